@@ -1,0 +1,60 @@
+"""All functions on one port, for development: `make run`, or `python -m functions.local`. PORT moves it."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import uvicorn
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from shared import bootstrap
+from shared.api.endpoints import EVERYTHING, HEALTH
+from shared.settings import SettingsError
+
+HOST = "127.0.0.1"
+
+BANNER = """
+Echo Brain on {url}, provider: {provider}
+
+  POST {url}/v1/brain/chat           Brain dialect, JSON
+  POST {url}/v1/brain/chat/stream    Brain dialect, server-sent events
+  POST {url}/v1/chat/completions     OpenAI dialect; base URL for its clients: {url}/v1
+  GET  {url}/v1/models    {url}/v1/brain/health    {url}/health    {url}/version
+
+Try:
+  curl -s {url}/v1/brain/chat -H 'Content-Type: application/json' \\
+    -d '{{"messages": [{{"role": "user", "content": "Hello"}}]}}'
+"""
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """The ASGI application; `GET /` is the health function's, `POST /` the chat function's."""
+    if scope["type"] != "http":
+        return
+    request = Request(scope, receive, send)
+    routes = HEALTH if scope["path"] == "/" and request.method in ("GET", "HEAD") else EVERYTHING
+    response = await bootstrap.endpoints().respond(request, routes)
+    await response(scope, receive, send)
+
+
+def main() -> None:
+    """Serves until interrupted; exits with 2 and a message where a setting is wrong."""
+    try:
+        provider = bootstrap.check_settings().provider.name
+        port = _port(os.environ.get("PORT", "8080"))
+    except SettingsError as error:
+        sys.exit(f"Echo Brain cannot start: {error}")
+    print(BANNER.format(url=f"http://{HOST}:{port}", provider=provider), flush=True)
+    uvicorn.run(app, host=HOST, port=port, log_level="warning", lifespan="off", timeout_graceful_shutdown=8)
+
+
+def _port(raw: str) -> int:
+    if not (raw.isascii() and raw.isdigit() and 0 < int(raw) < 65536):
+        raise SettingsError("PORT: must be a port number from 1 to 65535")
+    return int(raw)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""The Brain dialect: a small, strict request, one envelope for answers and errors, and named events in a stream."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+
+from shared.api.openai import read_model
+from shared.errors import BadRequest, EchoBrainError
+from shared.models import Answer, ChatRequest, Chunk, Delta, Ending, Exchange
+from shared.settings import Deployment
+
+MAX_SESSION_ID: Final = 200
+_NOT_FORWARDED: Final = frozenset({"session_id", "metadata", "max_tokens"})
+
+_Text = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class _Part(msgspec.Struct):
+    """An OpenAI content part; what is in it is the provider's to judge."""
+
+    type: _Text
+
+
+class _Message(msgspec.Struct, forbid_unknown_fields=True):
+    role: Literal["system", "user", "assistant"]
+    content: str | Annotated[list[_Part], msgspec.Meta(min_length=1)]
+
+
+class _Request(msgspec.Struct, forbid_unknown_fields=True):
+    messages: Annotated[list[_Message], msgspec.Meta(min_length=1)]
+    session_id: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_SESSION_ID)] | None = None
+    metadata: dict[str, Any] | None = None
+    model: str | None = None
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    stop: str | Annotated[list[str], msgspec.Meta(min_length=1, max_length=4)] | None = None
+    seed: int | None = None
+    response_format: dict[str, Any] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+
+
+_request = msgspec.json.Decoder(_Request)
+
+
+class BrainDialect:
+    """`POST /v1/brain/chat` and `/v1/brain/chat/stream`, as docs/brain_api.md describes them."""
+
+    def __init__(self, deployment: Deployment, provider: str) -> None:
+        self._deployment = deployment
+        self._provider = provider  # shown where a request was refused before it came to one
+
+    def decode(self, members: Mapping[str, msgspec.Raw], exchange: Exchange, *, stream: bool | None) -> ChatRequest:
+        """The whole request is checked here; unknown fields are refused by name."""
+        try:
+            request = _request.decode(msgspec.json.encode(members))
+        except msgspec.DecodeError as error:
+            raise _bad_request(str(error)) from None
+        exchange.session_id = request.session_id or str(uuid.uuid4())
+        exchange.stream = bool(stream)
+        forwarded = {name: raw for name, raw in members.items() if name not in _NOT_FORWARDED and bytes(raw) != b"null"}
+        return ChatRequest(
+            parameters=forwarded,
+            model=read_model(members),
+            stream=bool(stream),
+            include_usage=True,
+            max_tokens=request.max_tokens,
+            choices=1,
+            trace_id=exchange.trace_id,
+        )
+
+    def answer(self, answer: Answer, exchange: Exchange) -> bytes:
+        """The Brain response."""
+        message = {"role": "assistant", "content": answer.message.content}
+        if answer.message.tool_calls:
+            message["tool_calls"] = answer.message.tool_calls
+        return msgspec.json.encode(self.response(message, exchange))
+
+    def error(self, error: EchoBrainError, exchange: Exchange) -> tuple[int, bytes]:
+        """The Brain error envelope."""
+        body = {
+            "ok": False,
+            "error": {
+                "code": error.code,
+                "message": error.message,
+                "upstream_request_id": error.upstream_request_id,
+            },
+            "runtime": self.runtime(exchange),
+        }
+        return error.status, msgspec.json.encode(body)
+
+    def encoder(self, exchange: Exchange) -> BrainStream:
+        """A writer that also gathers the answer, for the final event."""
+        return BrainStream(self, exchange)
+
+    def response(self, message: dict[str, Any], exchange: Exchange) -> dict[str, Any]:
+        """The Brain response around an assistant's message."""
+        return {
+            "ok": True,
+            "session_id": exchange.session_id,
+            "message": message,
+            "usage": exchange.usage,
+            "metadata": {
+                "provider": exchange.provider,
+                "model": exchange.model,
+                "openai_request_id": exchange.upstream_request_id,
+            },
+            "runtime": self.runtime(exchange),
+        }
+
+    def runtime(self, exchange: Exchange) -> dict[str, str | None]:
+        """Which revision answered, and the id to find the request by."""
+        return {
+            "trace_id": exchange.trace_id,
+            "provider": exchange.provider or self._provider,
+            "env": self._deployment.env,
+            "git_sha": self._deployment.git_sha,
+            "build_time": self._deployment.build_time,
+        }
+
+
+class BrainStream:
+    """`meta`, then `token` …, then exactly one of `final` and `error`."""
+
+    def __init__(self, dialect: BrainDialect, exchange: Exchange) -> None:
+        self._dialect = dialect
+        self._exchange = exchange
+        self._tokens: list[str] = []
+        self._tool_calls: dict[int, dict[str, Any]] = {}
+        self._token_end = b',"session_id":' + msgspec.json.encode(exchange.session_id) + b"}\n\n"
+
+    def opening(self) -> bytes:
+        """The `meta` event."""
+        exchange = self._exchange
+        meta = {
+            "trace_id": exchange.trace_id,
+            "session_id": exchange.session_id,
+            "provider": exchange.provider,
+            "model": exchange.model,
+        }
+        return _event("meta", msgspec.json.encode(meta))
+
+    def chunk(self, chunk: Chunk) -> bytes:
+        """A `token` event for each piece of text."""
+        frames: list[bytes] = []
+        for event in chunk.events:
+            for choice in event.choices or ():
+                if choice.index == 0 and choice.delta is not None:
+                    self._take(choice.delta, frames)
+        return b"".join(frames)
+
+    def closing(self, ending: Ending) -> bytes:  # noqa: ARG002 - the exchange has taken it over
+        """The `final` event: the Brain response as it would have been without a stream."""
+        message: dict[str, Any] = {"role": "assistant", "content": "".join(self._tokens) or None}
+        if self._tool_calls:
+            message["tool_calls"] = [call for _, call in sorted(self._tool_calls.items())]
+        elif message["content"] is None:
+            message["content"] = ""
+        return _event("final", msgspec.json.encode(self._dialect.response(message, self._exchange)))
+
+    def failure(self, error: EchoBrainError) -> bytes:
+        """The `error` event."""
+        return _event("error", self._dialect.error(error, self._exchange)[1])
+
+    def _take(self, delta: Delta, frames: list[bytes]) -> None:
+        if isinstance(delta.content, str) and delta.content:
+            self._tokens.append(delta.content)
+            frames.append(b'event: token\ndata: {"token":' + msgspec.json.encode(delta.content) + self._token_end)
+        for part in delta.tool_calls or ():
+            if isinstance(part, dict):
+                _add_fragment(self._tool_calls.setdefault(int(part.get("index") or 0), {}), part)
+
+
+def _add_fragment(call: dict[str, Any], fragment: dict[str, Any]) -> None:
+    """Puts a streamed tool call together: the first fragment has id and name, the arguments come in pieces."""
+    for name in ("id", "type"):
+        if fragment.get(name):
+            call[name] = fragment[name]
+    function = call.setdefault("function", {"name": "", "arguments": ""})
+    for name in ("name", "arguments"):
+        piece = (fragment.get("function") or {}).get(name)
+        if isinstance(piece, str):
+            function[name] += piece
+
+
+def _event(name: str, data: bytes) -> bytes:
+    return b"event: " + name.encode() + b"\ndata: " + data + b"\n\n"
+
+
+def _bad_request(problem: str) -> BadRequest:
+    """msgspec's complaint, such as "Expected `str`, got `int` - at `$.messages[0].content`", led by the field."""
+    text, _, place = problem.partition(" - at `$")
+    path = place.rstrip("`").lstrip(".")
+    if text.startswith("Object contains unknown field"):
+        field = text.split("`")[1]
+        path = f"{path}.{field}" if path else field
+        text = "unknown field"
+    elif text.startswith("Object missing required field"):
+        field = text.split("`")[1]
+        path = f"{path}.{field}" if path else field
+        text = "is required"
+    elif text.startswith("Invalid enum value"):
+        text = "must be one of system, user, assistant"
+    return BadRequest(f"{path}: {text}" if path else text, param=path or None)

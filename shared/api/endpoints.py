@@ -1,0 +1,277 @@
+"""Which path of which function answers what, and the walk of a request through the edge."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from shared import VERSION
+from shared.api.brain import BrainDialect
+from shared.api.dialect import Dialect
+from shared.api.guard import cors_headers, preflight_headers, read_members
+from shared.api.inflight import Drain, Inflight, interrupt_when_gone
+from shared.api.openai import OpenAIDialect
+from shared.api.responses import Headers, JSONBody, error_response, exchange_headers
+from shared.api.sse import EventStream
+from shared.errors import (
+    BadRequest,
+    ClientClosedRequest,
+    EchoBrainError,
+    InternalError,
+    MethodNotAllowed,
+    NotFound,
+)
+from shared.gateway import Gateway
+from shared.models import ChatRequest, Chunk, Exchange
+from shared.settings import Settings
+from shared.telemetry.logs import log_bug, log_request
+from shared.telemetry.trace import current_trace_id, read_trace
+
+__all__ = ["CHAT", "EVERYTHING", "HEALTH", "STREAM", "Endpoints", "Request", "Response", "Routes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One path: the only method it takes, the dialect it speaks, the name of its handler in `Endpoints`."""
+
+    method: str
+    dialect: str
+    handler: str
+
+
+Routes = Mapping[str, Route]
+
+_BRAIN_CHAT: Final = Route("POST", "brain", "brain_chat")
+_BRAIN_STREAM: Final = Route("POST", "brain", "brain_stream")
+_BRAIN_HEALTH: Final = Route("GET", "brain", "brain_health")
+_COMPLETIONS: Final = Route("POST", "openai", "completions")
+_PROBES: Final[Routes] = {
+    "/health": Route("GET", "brain", "liveness"),
+    "/version": Route("GET", "brain", "version"),
+}
+CHAT: Final[Routes] = {
+    "/": _BRAIN_CHAT,
+    "/v1/brain/chat": _BRAIN_CHAT,
+    "/v1/chat/completions": _COMPLETIONS,
+    "/v1/models": Route("GET", "openai", "models"),
+    **_PROBES,
+}
+STREAM: Final[Routes] = {
+    "/": _BRAIN_STREAM,
+    "/v1/brain/chat/stream": _BRAIN_STREAM,
+    "/v1/chat/completions": _COMPLETIONS,
+    **_PROBES,
+}
+HEALTH: Final[Routes] = {"/": _BRAIN_HEALTH, "/v1/brain/health": _BRAIN_HEALTH, **_PROBES}
+EVERYTHING: Final[Routes] = {**HEALTH, **STREAM, **CHAT}
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One request at the edge, with what its handler needs."""
+
+    request: Request
+    exchange: Exchange
+    dialect: Dialect
+    headers: Headers  # CORS, on every answer
+
+
+class Endpoints:
+    """All routes over one gateway; `respond` never raises what a caller or a provider did."""
+
+    def __init__(self, gateway: Gateway, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._gateway = gateway
+        self._deployment = settings.deployment
+        self._origins = settings.cors_allow_origins
+        self._clock = clock
+        self._drain = Drain()
+        self._dialects: Mapping[str, Dialect] = {
+            "brain": BrainDialect(settings.deployment, gateway.provider_name),
+            "openai": OpenAIDialect(),
+        }
+        self._handlers: Mapping[str, Callable[[_Call], Awaitable[Response]]] = {
+            "brain_chat": self._brain_chat,
+            "brain_stream": self._brain_stream,
+            "brain_health": self._brain_health,
+            "completions": self._completions,
+            "models": self._models,
+            "liveness": self._liveness,
+            "version": self._version,
+        }
+
+    async def respond(self, request: Request, routes: Routes) -> Response:
+        """The response to a request of the function that has `routes`; a stream goes on after this has returned."""
+        self._drain.listen()
+        path: str = request.scope["path"]
+        route = routes.get(path)
+        exchange = self._begin(request, path if route else "(unknown)")
+        dialect = self._dialects[route.dialect if route else _dialect_of(path)]
+        call = _Call(request, exchange, dialect, list(cors_headers(request.headers.get("origin"), self._origins)))
+        try:
+            response = await self._handle(call, route)
+        except EchoBrainError as error:
+            response = error_response(error, dialect, exchange, call.headers)
+        except Exception as error:  # noqa: BLE001 - the framework would answer with plain text and log the contents
+            log_bug(error)
+            response = error_response(InternalError(), dialect, exchange, call.headers)
+        if not isinstance(response, EventStream):
+            log_request(exchange, response.status_code, self._clock())
+        return response
+
+    async def aclose(self) -> None:
+        """Closes the gateway."""
+        await self._gateway.aclose()
+
+    def _begin(self, request: Request, path: str) -> Exchange:
+        ids = read_trace(request.headers.get)
+        current_trace_id.set(ids.cloud_trace_id or ids.trace_id)
+        return Exchange(
+            trace_id=ids.trace_id,
+            started_s=self._clock(),
+            method=request.method,
+            path=path,
+            trace_header=ids.cloud_trace_id,
+            span_id=ids.span_id,
+        )
+
+    async def _handle(self, call: _Call, route: Route | None) -> Response:
+        if route is None:
+            raise NotFound
+        methods = "GET, HEAD, OPTIONS" if route.method == "GET" else f"{route.method}, OPTIONS"
+        if call.request.method == "OPTIONS":
+            return self._preflight(call, methods)
+        if call.request.method not in methods.split(", "):
+            raise MethodNotAllowed(methods)
+        return await self._handlers[route.handler](call)
+
+    def _preflight(self, call: _Call, methods: str) -> Response:
+        origin = call.request.headers.get("origin")
+        more = preflight_headers(origin, self._origins, methods)
+        headers = {
+            **dict(call.headers),
+            **dict(more),
+            **dict(exchange_headers(call.exchange)),
+            "Allow": methods,
+        }
+        return Response(status_code=204, headers=headers)
+
+    async def _brain_chat(self, call: _Call) -> Response:
+        return await self._answer(call, await self._read(call, stream=False))
+
+    async def _brain_stream(self, call: _Call) -> Response:
+        return await self._stream(call, await self._read(call, stream=True))
+
+    async def _completions(self, call: _Call) -> Response:
+        chat = await self._read(call, stream=None)
+        return await (self._stream(call, chat) if chat.stream else self._answer(call, chat))
+
+    async def _read(self, call: _Call, *, stream: bool | None) -> ChatRequest:
+        chat = call.dialect.decode(await read_members(call.request), call.exchange, stream=stream)
+        self._gateway.admit(chat, call.exchange)
+        return chat
+
+    async def _answer(self, call: _Call, chat: ChatRequest) -> Response:
+        with Inflight(self._drain, stream=False) as inflight:
+            watcher = asyncio.create_task(interrupt_when_gone(call.request.receive, inflight))
+            try:
+                answer = await self._gateway.complete(chat, call.exchange)
+            finally:
+                watcher.cancel()
+        body = call.dialect.answer(answer, call.exchange)
+        return JSONBody(200, body, [*call.headers, *exchange_headers(call.exchange)])
+
+    async def _stream(self, call: _Call, chat: ChatRequest) -> Response:
+        chunks = self._gateway.stream(chat, call.exchange)
+        encoder = call.dialect.encoder(call.exchange)
+        opening = encoder.opening()
+        first = [] if opening else await self._until_content(call, chunks)
+        return EventStream(
+            chunks,
+            encoder,
+            headers=[*call.headers, *exchange_headers(call.exchange)],
+            opening=opening,
+            first=first,
+            drain=self._drain,
+            ended=lambda error: self._stream_ended(call.exchange, error),
+        )
+
+    async def _until_content(self, call: _Call, chunks: AsyncGenerator[Chunk]) -> list[Chunk]:
+        """The chunks up to the first with content: until then a failure is still a plain HTTP error."""
+        first: list[Chunk] = []
+        with Inflight(self._drain, stream=True) as inflight:
+            watcher = asyncio.create_task(interrupt_when_gone(call.request.receive, inflight))
+            try:
+                async for chunk in chunks:
+                    first.append(chunk)
+                    if chunk.has_content or chunk.ending is not None:
+                        break
+            finally:
+                watcher.cancel()
+        return first
+
+    def _stream_ended(self, exchange: Exchange, error: EchoBrainError | None) -> None:
+        exchange.error_code = error.code if error else None
+        status = error.status if isinstance(error, ClientClosedRequest) else 200
+        log_request(exchange, status, self._clock())
+
+    async def _brain_health(self, call: _Call) -> Response:
+        ok, providers = True, {}
+        try:
+            await self._gateway.ready()
+        except EchoBrainError:
+            ok = False
+        if _flag(call.request, "deep"):
+            health = await self._gateway.health()
+            ok = ok and health.healthy
+            state = {
+                "healthy": health.healthy,
+                "latency_ms": round(health.latency_ms, 1),
+                "error": health.error,
+            }
+            providers = {"providers": {self._gateway.provider_name: {**state, "circuit": "closed"}}}
+        body = {
+            "ok": ok,
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "version": VERSION,
+            "provider": self._gateway.provider_name,
+            "env": self._deployment.env,
+            **providers,
+        }
+        return self._json(call, body, 200 if ok else 503)
+
+    async def _models(self, call: _Call) -> Response:
+        owner = self._gateway.provider_name
+        rows = [{"id": name, "object": "model", "created": 0, "owned_by": owner} for name in self._gateway.models()]
+        return self._json(call, {"object": "list", "data": rows})
+
+    async def _liveness(self, call: _Call) -> Response:
+        return self._json(call, {"status": "ok"})
+
+    async def _version(self, call: _Call) -> Response:
+        deployed = self._deployment
+        body = {"env": deployed.env, "git_sha": deployed.git_sha, "build_time": deployed.build_time}
+        return self._json(call, body)
+
+    def _json(self, call: _Call, body: Mapping[str, object], status: int = 200) -> Response:
+        headers = [*call.headers, *exchange_headers(call.exchange), ("Cache-Control", "no-store")]
+        return JSONBody(status, msgspec.json.encode(body), headers)
+
+
+def _dialect_of(path: str) -> str:
+    """The dialect in which an unknown path is refused: what follows /v1/ and is not ours is an OpenAI client's."""
+    return "openai" if path.startswith("/v1/") and not path.startswith("/v1/brain/") else "brain"
+
+
+def _flag(request: Request, name: str) -> bool:
+    value = request.query_params.get(name, "false").lower()
+    if value not in ("true", "false", "1", "0"):
+        raise BadRequest(f"{name}: must be true or false", param=name)
+    return value in ("true", "1")

@@ -1,0 +1,114 @@
+"""A response that streams server-sent events, and always ends in a way that tells whole from broken."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Final
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from shared.api.dialect import StreamEncoder
+from shared.api.inflight import Drain, Inflight, interrupt_when_gone
+from shared.api.responses import Headers, raw_headers
+from shared.errors import ClientClosedRequest, EchoBrainError, InternalError
+from shared.models import Chunk
+from shared.telemetry.logs import log_bug
+
+KEEP_ALIVE_S: Final = 15.0
+FAREWELL_S: Final = 1.0  # how long the last event of an interrupted stream is pushed to a caller that does not read
+_KEEP_ALIVE: Final = b": keep-alive\n\n"
+_HEADERS: Final = (
+    ("content-type", "text/event-stream; charset=utf-8"),
+    ("cache-control", "no-cache"),
+    ("x-accel-buffering", "no"),
+)
+
+
+class EventStream(Response):
+    """Sends `opening`, the chunks that came `first`, then `chunks`; `ended` is told before the last byte goes out."""
+
+    def __init__(
+        self,
+        chunks: AsyncGenerator[Chunk],
+        encoder: StreamEncoder,
+        *,
+        headers: Headers,
+        opening: bytes,
+        first: Sequence[Chunk],
+        drain: Drain,
+        ended: Callable[[EchoBrainError | None], None],
+    ) -> None:
+        self.status_code = 200
+        self.background = None
+        self.raw_headers = raw_headers(headers, *_HEADERS)
+        self._chunks = chunks
+        self._encoder = encoder
+        self._opening = opening
+        self._first = first
+        self._drain = drain
+        self._ended = ended
+        self._sent_s = time.monotonic()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+        """Runs the stream to its end; never raises what a provider did."""
+        attendant: asyncio.Task[None] | None = None
+        try:
+            with Inflight(self._drain, stream=True) as inflight:
+                attendant = asyncio.create_task(self._attend(receive, send, inflight))
+                await self._copy(send)
+        except EchoBrainError as error:
+            await self._fail(send, error)
+        except Exception as error:  # noqa: BLE001 - a second response start would break the transfer
+            log_bug(error)
+            await self._fail(send, InternalError())
+        finally:
+            if attendant is not None:
+                attendant.cancel()
+            await self._chunks.aclose()
+
+    async def _copy(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        if self._opening:
+            await self._send(send, self._opening)
+        async for chunk in self._all_chunks():
+            data = self._encoder.chunk(chunk)
+            if chunk.ending is not None:
+                self._ended(None)
+                await self._send(send, data + self._encoder.closing(chunk.ending), more=False)
+                return
+            if data:
+                await self._send(send, data)
+
+    async def _all_chunks(self) -> AsyncGenerator[Chunk]:
+        for chunk in self._first:
+            yield chunk
+        async for chunk in self._chunks:
+            yield chunk
+
+    async def _send(self, send: Send, data: bytes, *, more: bool = True) -> None:
+        self._sent_s = time.monotonic()
+        await send({"type": "http.response.body", "body": data, "more_body": more})
+
+    async def _fail(self, send: Send, error: EchoBrainError) -> None:
+        self._ended(error)
+        if isinstance(error, ClientClosedRequest):
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_S):
+                await self._send(send, self._encoder.failure(error), more=False)
+
+    async def _attend(self, receive: Receive, send: Send, inflight: Inflight) -> None:
+        """Keeps a silent stream alive, and ends it when its caller leaves."""
+        while True:
+            silent_s = time.monotonic() - self._sent_s
+            if silent_s >= KEEP_ALIVE_S:
+                await self._send(send, _KEEP_ALIVE)
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(KEEP_ALIVE_S - silent_s):
+                    await interrupt_when_gone(receive, inflight)
+                return

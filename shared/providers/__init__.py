@@ -1,0 +1,1 @@
+"""The providers: one protocol, and everything that knows how one of them talks."""

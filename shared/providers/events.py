@@ -1,0 +1,207 @@
+"""Server-sent events of an OpenAI-compatible stream: looked at once, copied as they are, and held to the truth.
+
+A whole answer is one whose every choice has a finish_reason. Whatever else ends a stream is a broken answer, however
+politely the connection was closed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from shared.errors import EchoBrainError, UpstreamError
+from shared.models import Choice, Chunk, Ending, Event, Usage
+from shared.providers.faults import in_band_error, printable_token
+
+T = TypeVar("T")
+
+MAX_EVENT_BYTES: Final = 10 * 1024 * 1024
+_DONE: Final = b"data: [DONE]\n\n"
+_BORDER: Final = re.compile(rb"(?>\r\n|\n|\r)(?:\r\n|\n|\r)")  # atomic: one CRLF is not two line ends
+
+_decoder = msgspec.json.Decoder(Event)
+
+
+class EventReader:
+    """Turns the bytes of one stream, however they are split, into chunks.
+
+    `choices` is how many the caller asked for; `pass_usage` says whether the caller wants the usage chunk. After each
+    `feed`, `failure` is the error that the stream carried in itself, if it did.
+    """
+
+    def __init__(self, *, choices: int, pass_usage: bool, upstream_request_id: str | None) -> None:
+        self.failure: EchoBrainError | None = None
+        self._choices = choices
+        self._pass_usage = pass_usage
+        self._request_id = upstream_request_id
+        self._pending = b""
+        self._open: set[int] = set()
+        self._finished: set[int] = set()
+        self._finish_reason = ""
+        self._usage: Usage | None = None
+        self._model: str | None = None
+        self._over = False
+
+    @property
+    def finished(self) -> bool:
+        """Every choice asked for has its finish_reason: only usage and the end can still come."""
+        return len(self._finished) >= self._choices and not self._open
+
+    def feed(self, data: bytes) -> Chunk | None:
+        """The events that `data` completes, if any."""
+        block = self._whole_events(data)
+        if not block:
+            return None
+        payload, events = self._read_plain(block) or self._read_any(block)
+        return self._look(payload, events)
+
+    def closed(self) -> Chunk:
+        """The connection is over: the last chunk if the answer is whole, else `UpstreamError` (or what it carried)."""
+        last = (self.feed(b"\n\n") if self._pending else None) or Chunk(b"", [], has_content=False)
+        if self.failure is None and self._finished and not self._open:
+            return replace(last, ending=self._ending())
+        raise self.failure or UpstreamError(upstream_request_id=self._request_id)
+
+    def _whole_events(self, data: bytes) -> bytes:
+        if not self._pending and data.endswith(b"\n\n"):
+            return data
+        seen = max(len(self._pending) - 3, 0)
+        data = self._pending + data
+        end = _last_border(data, seen)
+        self._pending = data[end:]
+        if len(self._pending) > MAX_EVENT_BYTES:
+            raise UpstreamError(upstream_request_id=self._request_id)
+        return data[:end]
+
+    def _read_plain(self, block: bytes) -> tuple[bytes, list[Event]] | None:
+        """The events of a block in the one form that nearly all upstreams use, decoded in one call; else None."""
+        done = block.endswith(_DONE)
+        payload = block.removesuffix(_DONE)
+        inner = payload.count(b"\n\ndata: ")
+        if not payload.startswith(b"data: ") or payload.count(b"\n") != 2 * inner + 2 or b"\r" in payload:
+            return None
+        try:
+            events = _decoder.decode_lines(payload[6:-2].replace(b"\n\ndata: ", b"\n"))
+        except msgspec.DecodeError:
+            return None
+        if len(events) != inner + 1:
+            return None
+        self._over = done
+        return payload, events
+
+    def _read_any(self, block: bytes) -> tuple[bytes, list[Event]]:
+        """The events of a block in any form the standard allows; broken ones are left out.
+
+        A stream that goes on to finish is whole without them, one that does not is broken anyway.
+        """
+        payload, events = [], []
+        for data in _data_of_events(block):
+            if data == b"[DONE]":
+                self._over = True
+                break
+            if (event := read_json(_decoder, data)) is not None:
+                events.append(event)
+                payload.append(b"data: " + data.replace(b"\n", b"") + b"\n\n")
+        return b"".join(payload), events
+
+    def _look(self, payload: bytes, events: list[Event]) -> Chunk | None:
+        has_content = False
+        left_out = 0
+        if self._model is None and events:
+            self._model = printable_token(events[0].model)
+        for position, event in enumerate(events):
+            for choice in event.choices or ():
+                has_content |= self._take_choice(choice)
+            if event.error is not None:
+                self.failure = in_band_error(event.error, self._request_id)
+            if self.failure is not None:
+                left_out |= -1 << position  # this event and all behind it
+                break
+            if event.usage is not None and self._take_usage(event) and not self._pass_usage:
+                left_out |= 1 << position
+        if left_out:
+            payload, events = _without(left_out, payload, events)
+        return self._chunk(payload, events, has_content)
+
+    def _take_usage(self, event: Event) -> bool:
+        """Keeps the usage; True for the chunk that has nothing else, which is the last one of a stream."""
+        try:
+            self._usage = msgspec.convert(event.usage, Usage)
+        except msgspec.ValidationError:
+            return False
+        self._over = self._over or (self.finished and not event.choices)
+        return not event.choices
+
+    def _take_choice(self, choice: Choice) -> bool:
+        """Keeps the state of the choice; True when it brought content."""
+        if choice.finish_reason is not None:
+            self._finish(choice)
+        elif choice.index not in self._finished:
+            self._open.add(choice.index)
+        return choice.delta is not None and choice.delta.says_something()
+
+    def _finish(self, choice: Choice) -> None:
+        if choice.finish_reason == "error":
+            self.failure = UpstreamError(upstream_request_id=self._request_id)
+        self._open.discard(choice.index)
+        self._finished.add(choice.index)
+        if choice.index == 0 or not self._finish_reason:
+            self._finish_reason = printable_token(choice.finish_reason) or "unknown"
+
+    def _chunk(self, payload: bytes, events: list[Event], has_content: bool) -> Chunk | None:
+        if self.failure is None and self._over:
+            if self._open or not self._finished:
+                self.failure = UpstreamError(upstream_request_id=self._request_id)
+            else:
+                return Chunk(payload, events, has_content, self._ending())
+        return Chunk(payload, events, has_content) if events else None
+
+    def _ending(self) -> Ending:
+        return Ending(self._finish_reason, self._usage, self._model, self._request_id)
+
+
+def read_json(decoder: msgspec.json.Decoder[T], data: bytes) -> T | None:
+    """`data` as the decoder's type, or None where it is not JSON of that shape."""
+    try:
+        return decoder.decode(data)
+    except (msgspec.DecodeError, RecursionError):
+        pass
+    try:  # msgspec refuses half a surrogate pair, which some vendors send and json takes
+        return msgspec.convert(json.loads(data, parse_constant=_no_constant), decoder.type)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(name)
+
+
+def _last_border(data: bytes, start: int) -> int:
+    """The position behind the last blank line that begins at `start` or later; 0 if there is none."""
+    if b"\r" not in data:
+        return data.rfind(b"\n\n", start) + 2 if b"\n\n" in data[start:] else 0
+    end = 0
+    for match in _BORDER.finditer(data, start):
+        end = match.end()
+    return end
+
+
+def _data_of_events(block: bytes) -> Iterator[bytes]:
+    """The data of each event, its `data:` lines joined; comments and other fields are passed over."""
+    text = block.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    for event in text.split(b"\n\n"):
+        lines = [line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
+        if lines:
+            yield b"\n".join(lines)
+
+
+def _without(left_out: int, payload: bytes, events: list[Event]) -> tuple[bytes, list[Event]]:
+    """The payload and events but for those whose bit is set."""
+    kept = [position for position in range(len(events)) if not left_out >> position & 1]
+    raw = payload.split(b"\n\n")
+    return b"".join(raw[position] + b"\n\n" for position in kept), [events[position] for position in kept]

@@ -1,0 +1,113 @@
+"""The HTTP client under the openai SDK: aiohttp in the shape of `httpx2.AsyncClient`.
+
+The SDK asks its client for two things, `build_request` and `send`; only `send` is another here. It skips what a gateway
+must not have anyway (redirects, cookies, proxies from the environment, authentication flows) and hands the body on as
+aiohttp reads it. Measured in docs/performance.md; the SDK's own `DefaultAioHttpClient` is the idea's source.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import aiohttp
+import httpx2
+
+KEEP_ALIVE_S: Final = 55.0  # below the 60 s after which common servers close an idle connection
+READ_BUFFER_BYTES: Final = 256 * 1024
+_SKIPPED_HEADERS: Final = frozenset({"host", "accept-encoding", "content-length", "connection"})
+
+
+class UpstreamBody(httpx2.AsyncByteStream):
+    """The body of one answer, as its bytes come."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+
+    async def read_some(self) -> bytes:
+        """What has come, at least a byte; empty at the body's end."""
+        with _translated():
+            return await self._response.content.readany()
+
+    async def read_all(self) -> bytes:
+        """The rest of the body."""
+        with _translated():
+            return await self._response.content.read()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while data := await self.read_some():
+            yield data
+
+    async def finish(self, limit_s: float) -> None:
+        """Lets the connection go back to the pool if the body ends within `limit_s`, else closes it."""
+        try:
+            async with asyncio.timeout(limit_s):
+                while await self.read_some():
+                    pass
+        except (TimeoutError, httpx2.TransportError):
+            self.close()
+
+    def close(self) -> None:
+        """Ends the exchange at once; a body that was not read to its end takes its connection along."""
+        self._response.close()
+
+    async def aclose(self) -> None:
+        self.close()
+
+
+class AiohttpClient(httpx2.AsyncClient):
+    """Sends the SDK's requests through one pooled aiohttp session, made on first use in the running loop."""
+
+    def __init__(self, connect_timeout_s: float) -> None:
+        super().__init__(transport=httpx2.AsyncBaseTransport(), trust_env=False, follow_redirects=False)
+        self._timeout_of_session = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=connect_timeout_s)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def send(self, request: httpx2.Request, **_: Any) -> httpx2.Response:
+        """One request, one answer: no redirect is followed, and the body is not read yet."""
+        with _translated():
+            response = await self._open_session().request(
+                request.method,
+                str(request.url),
+                data=request.content or None,
+                headers=[item for item in request.headers.multi_items() if item[0] not in _SKIPPED_HEADERS],
+                allow_redirects=False,
+            )
+        return httpx2.Response(
+            response.status,
+            headers=list(response.raw_headers),
+            stream=UpstreamBody(response),
+            request=request,
+        )
+
+    async def aclose(self) -> None:
+        """Closes the pool."""
+        if self._session is not None:
+            await self._session.close()
+        await super().aclose()
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
+                timeout=self._timeout_of_session,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"Accept-Encoding": "identity"},
+                read_bufsize=READ_BUFFER_BYTES,
+            )
+        return self._session
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """aiohttp's exceptions as httpx2's, which the SDK knows; without their text, which may name hosts and headers."""
+    try:
+        yield
+    except (aiohttp.ConnectionTimeoutError, aiohttp.SocketTimeoutError) as error:
+        raise httpx2.ConnectTimeout("connect") from error
+    except aiohttp.ClientConnectorError as error:
+        raise httpx2.ConnectError("connect") from error
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise httpx2.ReadError("read") from error

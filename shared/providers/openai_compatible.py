@@ -1,0 +1,236 @@
+"""Any OpenAI-compatible upstream, through the official SDK: its client, its authentication, its errors; raw bytes.
+
+The SDK's typed objects are not used: they cost ten times the request and hide broken streams (docs/performance.md).
+Bootstrap calls `slim_import.defer_sdk_types` before it imports this module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from typing import Any, Final
+
+import httpx2
+import msgspec
+import openai
+
+from shared.errors import ConnectionFailed, EchoBrainError, UpstreamAuthError, UpstreamError, UpstreamTimeout
+from shared.models import Answer, AnswerMessage, ChatRequest, Chunk, Ending, ProviderHealth, Usage
+from shared.providers.events import EventReader, read_json
+from shared.providers.faults import in_band_error, printable_token, refusal
+from shared.providers.http_client import AiohttpClient, UpstreamBody
+from shared.providers.vendors import Vendor
+from shared.secrets import SecretSource
+from shared.settings import ProviderSettings
+
+FINISH_GRACE_S: Final = 1.0  # how long a finished answer waits for a usage chunk and [DONE] that may never come
+POOL_GRACE_S: Final = 0.25  # how long the end of a whole answer's connection is waited for, to use it again
+_CAPS: Final = ("max_tokens", "max_completion_tokens")
+_NULL: Final = b"null"
+
+
+class _AnswerChoice(msgspec.Struct):
+    message: AnswerMessage | None = None
+    finish_reason: Any = None
+
+
+class _Completion(msgspec.Struct):
+    choices: list[_AnswerChoice] | None = None
+    usage: Any = None
+    error: Any = None
+    model: Any = None
+
+
+_completions = msgspec.json.Decoder(_Completion)
+
+
+class OpenAICompatible:
+    """A provider behind an OpenAI-compatible API; `vendor` says how that one differs, `key` is read per request."""
+
+    def __init__(self, settings: ProviderSettings, vendor: Vendor, key: SecretSource) -> None:
+        self.name = settings.name
+        self.model = settings.model
+        self._settings = settings
+        self._vendor = vendor
+        self._key = key
+        self._client = openai.AsyncOpenAI(
+            api_key="given with each request",
+            base_url=settings.base_url or vendor.base_url,
+            max_retries=0,
+            http_client=AiohttpClient(settings.limits.connect_s),
+        )
+
+    async def complete(self, request: ChatRequest) -> Answer:
+        """The whole answer; `UpstreamError` unless every choice of it is finished."""
+        body, headers = await self._ask(request)
+        try:
+            data = await body.read_all()
+        except httpx2.TransportError as error:
+            raise UpstreamError(upstream_request_id=_request_id(headers)) from error
+        finally:
+            body.close()
+        return read_answer(data, _request_id(headers))
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk]:
+        """The answer's chunks, the last one with its ending; `UpstreamError` where the stream ends without one."""
+        body, headers = await self._ask(request)
+        whole = False
+        try:
+            if not headers.get("content-type", "").startswith("text/event-stream"):
+                raise await _not_a_stream(body, _request_id(headers))
+            reader = EventReader(
+                choices=request.choices,
+                pass_usage=request.include_usage,
+                upstream_request_id=_request_id(headers),
+            )
+            while not whole:
+                chunk = await _next(body, reader)
+                whole = chunk.ending is not None
+                yield chunk
+        finally:
+            if whole:
+                await body.finish(POOL_GRACE_S)
+            body.close()
+
+    async def health(self) -> ProviderHealth:
+        """Asks the vendor's health path with the key in use."""
+        started_s = time.monotonic()
+        error: str | None = None
+        try:
+            response = await self._send("GET", self._vendor.health_path, await self._key.get())
+            await response.aread()
+        except EchoBrainError as failure:
+            error = failure.code
+        except httpx2.TransportError:
+            error = ConnectionFailed.code
+        return ProviderHealth(error is None, (time.monotonic() - started_s) * 1000, error)
+
+    async def aclose(self) -> None:
+        """Closes the connection pool."""
+        await self._client.close()
+
+    async def _ask(self, request: ChatRequest) -> tuple[UpstreamBody, httpx2.Headers]:
+        content = request_body(request, self._settings, self._vendor)
+        key = await self._key.get()
+        try:
+            response = await self._send("POST", "/chat/completions", key, content, request.trace_id)
+        except UpstreamAuthError:
+            newer = await self._key.refresh(key)
+            if newer == key:
+                raise
+            response = await self._send("POST", "/chat/completions", newer, content, request.trace_id)
+        assert isinstance(response.stream, UpstreamBody)  # noqa: S101 - our own client made it
+        return response.stream, response.headers
+
+    async def _send(
+        self, method: str, path: str, key: str, content: bytes | None = None, trace_id: str | None = None
+    ) -> httpx2.Response:
+        """One exchange up to the headers of a 2xx answer; every failure of it as the error it is."""
+        options = openai.RequestOptions(headers=self._headers(key, trace_id))
+        kind: Any = {"cast_to": httpx2.Response, "stream": True, "stream_cls": openai.AsyncStream[Any]}
+        response: httpx2.Response
+        try:
+            if method == "GET":
+                response = await self._client.get(path, options=options, **kind)
+            else:
+                response = await self._client.post(path, content=content, options=options, **kind)
+        except openai.APIStatusError as error:
+            answer = error.response
+            raise refusal(
+                answer.status_code, answer.content, answer.headers.get, _request_id(answer.headers)
+            ) from error
+        except openai.APITimeoutError as error:  # of the timeouts only that of connecting is left to the client
+            raise UpstreamTimeout("connect", self._settings.limits.connect_s) from error
+        except (openai.APIConnectionError, httpx2.TransportError) as error:
+            raise ConnectionFailed from error
+        return response
+
+    def _headers(self, key: str, trace_id: str | None) -> dict[str, str | openai.Omit]:
+        headers: dict[str, str | openai.Omit] = {"Authorization": openai.Omit()}
+        if key:
+            headers[self._vendor.auth_header] = self._vendor.auth_scheme + key
+        if trace_id:
+            headers["X-Client-Request-Id"] = trace_id
+        return headers
+
+
+def request_body(request: ChatRequest, settings: ProviderSettings, vendor: Vendor) -> bytes:
+    """The caller's members as they were written, with the model, the cap and the wish for usage set."""
+    members = dict(request.parameters)
+    model = settings.model or request.model
+    if model is not None:
+        members["model"] = msgspec.Raw(msgspec.json.encode(model))
+    if all(bytes(members.get(cap, _NULL)) == _NULL for cap in _CAPS):
+        members[vendor.max_tokens_field] = msgspec.Raw(b"%d" % (request.max_tokens or settings.max_tokens))
+    if request.stream:
+        options = msgspec.json.decode(members.get("stream_options", _NULL), type=dict[str, msgspec.Raw] | None) or {}
+        members["stream_options"] = msgspec.Raw(msgspec.json.encode({**options, "include_usage": msgspec.Raw(b"true")}))
+    return msgspec.json.encode(members)
+
+
+def read_answer(data: bytes, request_id: str | None) -> Answer:
+    """The answer in a 200 body; `UpstreamError` for anything that is not a whole one."""
+    completion = read_json(_completions, data)
+    if completion is not None and completion.error is not None:
+        raise in_band_error(completion.error, request_id)
+    choices = completion.choices if completion is not None else None
+    if completion is None or not choices or not all(_is_whole(choice) for choice in choices):
+        raise UpstreamError(upstream_request_id=request_id)
+    return Answer(
+        data,
+        choices[0].message or AnswerMessage(),
+        Ending(
+            printable_token(choices[0].finish_reason) or "unknown",
+            _usage(completion.usage),
+            printable_token(completion.model),
+            request_id,
+        ),
+    )
+
+
+def _is_whole(choice: _AnswerChoice) -> bool:
+    return choice.message is not None and choice.finish_reason is not None and choice.finish_reason != "error"
+
+
+def _usage(reported: Any) -> Usage | None:
+    try:
+        return msgspec.convert(reported, Usage)
+    except msgspec.ValidationError:
+        return None
+
+
+async def _next(body: UpstreamBody, reader: EventReader) -> Chunk:
+    """The next chunk that `reader` makes of the body; raises what the stream carries or how it broke."""
+    while reader.failure is None:
+        data = await _read(body, reader)
+        if not data:
+            return reader.closed()
+        chunk = reader.feed(data)
+        if chunk is not None:
+            return chunk
+    raise reader.failure
+
+
+async def _read(body: UpstreamBody, reader: EventReader) -> bytes:
+    """The next bytes; none once the connection is over, however it ended: the reader knows what that means."""
+    try:
+        if not reader.finished:
+            return await body.read_some()
+        async with asyncio.timeout(FINISH_GRACE_S):
+            return await body.read_some()
+    except (httpx2.TransportError, TimeoutError):
+        return b""
+
+
+async def _not_a_stream(body: UpstreamBody, request_id: str | None) -> EchoBrainError:
+    """The error that a 200 answer of another content type is."""
+    try:
+        completion = read_json(_completions, await body.read_all())
+    except httpx2.TransportError:
+        completion = None
+    return in_band_error(completion.error if completion else None, request_id)
+
+
+def _request_id(headers: httpx2.Headers) -> str | None:
+    return printable_token(headers.get("x-request-id"))

@@ -1,0 +1,1 @@
+"""What keeps a request bounded when a provider is not."""

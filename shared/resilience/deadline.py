@@ -1,0 +1,102 @@
+"""The limits of one streamed answer: first token, silence, total. Absolute; bytes alone do not reset them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Self, TypeVar
+
+from shared.errors import UpstreamTimeout
+from shared.settings import Limits
+
+T = TypeVar("T")
+
+
+class StreamDeadline:
+    """Which limit of a stream comes next, and when. Pure: every time (s, monotonic) is given."""
+
+    __slots__ = ("_last_token_s", "_limits", "_paused_s", "_started_s")
+
+    def __init__(self, limits: Limits, now_s: float) -> None:
+        self._limits = limits
+        self._started_s = now_s
+        self._last_token_s: float | None = None
+        self._paused_s = 0.0
+
+    def token(self, now_s: float) -> None:
+        """A token has come."""
+        self._last_token_s = now_s
+        self._paused_s = 0.0
+
+    def paused(self, length_s: float) -> None:
+        """For so long nobody listened to the provider: it is not the provider's silence."""
+        self._paused_s += length_s
+
+    def next_limit(self) -> tuple[float, UpstreamTimeout]:
+        """The time (s, monotonic) of the limit that comes first, and what it means to reach it."""
+        limits = self._limits
+        if self._last_token_s is None:
+            silence_s, timeout = self._started_s + limits.first_token_s, ("first_token", limits.first_token_s)
+        else:
+            silence_s, timeout = self._last_token_s + limits.idle_s, ("idle", limits.idle_s)
+        total_s = self._started_s + limits.streaming_s
+        if total_s <= silence_s + self._paused_s:
+            return total_s, UpstreamTimeout("total", limits.streaming_s)
+        return silence_s + self._paused_s, UpstreamTimeout(*timeout)
+
+
+class Watch:
+    """Interrupts the current task while it waits for a stream past its deadline.
+
+    One timer a stream, armed anew only when it fires early, so that a token costs two assignments and no timer. Time
+    in which nobody waits for the provider (a slow client is being written to) does not count as the provider's silence.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._deadline = StreamDeadline(limits, self._loop.time())
+        self._waiting = False
+        self._left_s = self._loop.time()
+        self._reached: UpstreamTimeout | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> Self:
+        self._arm()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def token(self) -> None:
+        """A token has come: the silence counts anew."""
+        self._deadline.token(self._loop.time())
+
+    async def wait(self, work: Awaitable[T]) -> T:
+        """The result of `work`; raises `UpstreamTimeout` when a limit passes first, having cancelled it."""
+        self._deadline.paused(self._loop.time() - self._left_s)
+        self._waiting = True
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if self._reached is None or self._task is None or self._task.uncancel() > 0:
+                raise
+            raise self._reached from None
+        finally:
+            self._waiting = False
+            self._left_s = self._loop.time()
+
+    def _arm(self) -> None:
+        at_s, _ = self._deadline.next_limit()
+        self._timer = self._loop.call_at(at_s, self._check)
+
+    def _check(self) -> None:
+        at_s, timeout = self._deadline.next_limit()
+        if self._loop.time() < at_s:
+            self._arm()
+        elif self._waiting and self._task is not None:
+            self._reached = timeout
+            self._task.cancel()
+        else:
+            self._timer = self._loop.call_later(0.1, self._check)

@@ -1,0 +1,1 @@
+"""What the process tells about itself: logs, and the trace ids that tie them together."""
