@@ -76,9 +76,12 @@ class Gateway:
         with self._attempt(exchange), Watch(self._limits) as watch:
             async with aclosing(self._provider.stream(request)) as chunks:
                 while True:
-                    chunk = await watch.wait(anext(chunks, None))
-                    if chunk is None:
-                        raise UpstreamError  # a provider that stops without an ending has not answered
+                    try:
+                        chunk = await watch.wait(chunks.__anext__())
+                    except StopAsyncIteration:  # a provider that stops without an ending has not answered
+                        raise UpstreamError from None
+                    if chunk.upstream_request_id is not None:
+                        exchange.upstream_request_id = chunk.upstream_request_id
                     if chunk.has_content:
                         watch.token()
                         if exchange.first_token_s is None:

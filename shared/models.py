@@ -109,6 +109,7 @@ class Chunk:
     events: list[Event]
     has_content: bool
     ending: Ending | None = None
+    upstream_request_id: str | None = None  # on the first chunk, which may have nothing else
 
 
 @dataclass(frozen=True, slots=True)

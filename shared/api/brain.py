@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from shared.api.openai import read_model
-from shared.errors import BadRequest, EchoBrainError
+from shared.api.guard import Body, field_error
+from shared.api.openai import checked_model
+from shared.errors import EchoBrainError
 from shared.models import Answer, ChatRequest, Chunk, Delta, Ending, Exchange
 from shared.settings import Deployment
 
@@ -55,18 +55,18 @@ class BrainDialect:
         self._deployment = deployment
         self._provider = provider  # shown where a request was refused before it came to one
 
-    def decode(self, members: Mapping[str, msgspec.Raw], exchange: Exchange, *, stream: bool | None) -> ChatRequest:
+    def decode(self, body: Body, exchange: Exchange, *, stream: bool | None) -> ChatRequest:
         """The whole request is checked here; unknown fields are refused by name."""
         try:
-            request = _request.decode(msgspec.json.encode(members))
+            request = _request.decode(body.raw)
         except msgspec.DecodeError as error:
-            raise _bad_request(str(error)) from None
+            raise field_error(error) from None
         exchange.session_id = request.session_id or str(uuid.uuid4())
         exchange.stream = bool(stream)
-        forwarded = {name: raw for name, raw in members.items() if name not in _NOT_FORWARDED and bytes(raw) != b"null"}
+        members = body.members.items()
         return ChatRequest(
-            parameters=forwarded,
-            model=read_model(members),
+            parameters={name: raw for name, raw in members if name not in _NOT_FORWARDED and bytes(raw) != b"null"},
+            model=checked_model(request.model),
             stream=bool(stream),
             include_usage=True,
             max_tokens=request.max_tokens,
@@ -190,20 +190,3 @@ def _add_fragment(call: dict[str, Any], fragment: dict[str, Any]) -> None:
 
 def _event(name: str, data: bytes) -> bytes:
     return b"event: " + name.encode() + b"\ndata: " + data + b"\n\n"
-
-
-def _bad_request(problem: str) -> BadRequest:
-    """msgspec's complaint, such as "Expected `str`, got `int` - at `$.messages[0].content`", led by the field."""
-    text, _, place = problem.partition(" - at `$")
-    path = place.rstrip("`").lstrip(".")
-    if text.startswith("Object contains unknown field"):
-        field = text.split("`")[1]
-        path = f"{path}.{field}" if path else field
-        text = "unknown field"
-    elif text.startswith("Object missing required field"):
-        field = text.split("`")[1]
-        path = f"{path}.{field}" if path else field
-        text = "is required"
-    elif text.startswith("Invalid enum value"):
-        text = "must be one of system, user, assistant"
-    return BadRequest(f"{path}: {text}" if path else text, param=path or None)

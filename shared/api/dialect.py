@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Protocol
 
-import msgspec
-
+from shared.api.guard import Body
 from shared.errors import EchoBrainError
 from shared.models import Answer, ChatRequest, Chunk, Ending, Exchange
 
@@ -34,7 +32,7 @@ class StreamEncoder(Protocol):
 class Dialect(Protocol):
     """One way of speaking with callers."""
 
-    def decode(self, members: Mapping[str, msgspec.Raw], exchange: Exchange, *, stream: bool | None) -> ChatRequest:
+    def decode(self, body: Body, exchange: Exchange, *, stream: bool | None) -> ChatRequest:
         """The request; `stream` is what the route decides, or None where the body does. Raises `BadRequest`."""
         ...
 

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from shared import VERSION
 from shared.api.brain import BrainDialect
 from shared.api.dialect import Dialect
-from shared.api.guard import cors_headers, preflight_headers, read_members
+from shared.api.guard import cors_headers, preflight_headers, read_body
 from shared.api.inflight import Drain, Inflight, interrupt_when_gone
 from shared.api.openai import OpenAIDialect
 from shared.api.responses import Headers, JSONBody, error_response, exchange_headers
@@ -174,7 +174,7 @@ class Endpoints:
         return await (self._stream(call, chat) if chat.stream else self._answer(call, chat))
 
     async def _read(self, call: _Call, *, stream: bool | None) -> ChatRequest:
-        chat = call.dialect.decode(await read_members(call.request), call.exchange, stream=stream)
+        chat = call.dialect.decode(await read_body(call.request), call.exchange, stream=stream)
         self._gateway.admit(chat, call.exchange)
         return chat
 

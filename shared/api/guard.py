@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -14,14 +16,23 @@ MAX_BODY_BYTES: Final = 10 * 1024 * 1024
 MAX_DEPTH: Final = 64
 _BRACKETS: Final = bytes.maketrans(b"[{]}", b"(())")
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
-_body = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
+_NAMED_FIELD: Final = re.compile(r"Object (?:contains unknown|(?P<missing>missing required)) field `(?P<field>.*)`")
 EXPOSED_HEADERS: Final = "X-Trace-Id, X-Served-By, X-Attempts, X-Failed-Providers, Retry-After"
 PREFLIGHT_CACHE_S: Final = 600
 
 
-async def read_members(request: Request) -> dict[str, msgspec.Raw]:
-    """The members of the JSON object in the body, each as raw JSON; the error names what is wrong with it."""
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A JSON object as it was sent, and its members, each as raw JSON."""
+
+    raw: bytes
+    members: dict[str, msgspec.Raw]
+
+
+async def read_body(request: Request) -> Body:
+    """The JSON object in the body; the error says what is wrong with it."""
     _check_type(request)
     body = await _read_limited(request)
     try:
@@ -31,11 +42,24 @@ async def read_members(request: Request) -> dict[str, msgspec.Raw]:
     if is_deeper_than(body, MAX_DEPTH):
         raise BadRequest(f"The body is nested deeper than {MAX_DEPTH} levels.")
     try:
-        return _body.decode(body)
+        return Body(body, _members.decode(body))
     except msgspec.ValidationError:
         raise BadRequest("The body must be a JSON object.") from None
     except (msgspec.DecodeError, RecursionError):
         raise BadRequest("The body is not valid JSON.") from None
+
+
+def field_error(problem: msgspec.DecodeError) -> BadRequest:
+    """msgspec's complaint, such as "Expected `str`, got `int` - at `$.messages[0].content`", led by the field."""
+    text, _, place = str(problem).partition(" - at `$")
+    path = place.rstrip("`").lstrip(".")
+    missing_or_unknown = _NAMED_FIELD.fullmatch(text)
+    if missing_or_unknown:
+        text = "is required" if missing_or_unknown["missing"] else "unknown field"
+        path = ".".join(filter(None, (path, missing_or_unknown["field"])))
+    elif text.startswith("Invalid enum value"):  # it goes on to quote the value
+        text = "is not one of the allowed values"
+    return BadRequest(f"{path}: {text}" if path else text, param=path or None)
 
 
 def cors_headers(origin: str | None, allowed: frozenset[str]) -> Iterator[tuple[str, str]]:

@@ -3,36 +3,59 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Annotated, Final
 
 import msgspec
 
+from shared.api.guard import Body, field_error
 from shared.errors import BadRequest, EchoBrainError
 from shared.models import Answer, ChatRequest, Chunk, Ending, Exchange
 
 MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+\-]{0,199}")
+MAX_CHOICES: Final = 128  # OpenAI's own limit of `n`
 _DONE: Final = b"data: [DONE]\n\n"
+
+
+_Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class _Request(msgspec.Struct):
+    """What is looked at; a member that is null counts as absent."""
+
+    messages: Annotated[list[dict[str, msgspec.Raw]], msgspec.Meta(min_length=1)]
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    n: Annotated[int, msgspec.Meta(ge=1, le=MAX_CHOICES)] | None = None
+    max_tokens: _Count | None = None
+    max_completion_tokens: _Count | None = None
+
+
+_request = msgspec.json.Decoder(_Request)
 
 
 class OpenAIDialect:
     """`POST /v1/chat/completions`, as the openai SDKs speak it."""
 
-    def decode(self, members: Mapping[str, msgspec.Raw], exchange: Exchange, *, stream: bool | None) -> ChatRequest:
+    def decode(self, body: Body, exchange: Exchange, *, stream: bool | None) -> ChatRequest:  # noqa: ARG002
         """Looks only at what the gateway must know; everything else is the provider's to judge."""
-        messages = members.get("messages")
-        if messages is None or not msgspec.json.decode(messages, type=list[msgspec.Raw] | Any):
-            raise BadRequest("messages: is required and must not be empty", param="messages")
-        read_member(members, "messages", list[dict[str, msgspec.Raw]], "an array of objects")
-        streamed = read_member(members, "stream", bool, "true or false") or False if stream is None else stream
-        exchange.stream = streamed
+        try:
+            request = _request.decode(body.raw)
+        except msgspec.DecodeError as error:
+            raise field_error(error) from None
+        exchange.stream = bool(request.stream)
+        caps = [cap for cap in (request.max_tokens, request.max_completion_tokens) if cap is not None]
         return ChatRequest(
-            parameters=members,
-            model=read_model(members),
-            stream=streamed,
-            include_usage=_wants_usage(members),
-            max_tokens=_cap(members),
-            choices=read_member(members, "n", int, "a whole number of at least 1", least=1) or 1,
+            parameters=body.members,
+            model=checked_model(request.model),
+            stream=bool(request.stream),
+            include_usage=request.stream_options is not None and request.stream_options.include_usage is True,
+            max_tokens=max(caps, default=None),
+            choices=request.n or 1,
             trace_id=exchange.trace_id,
         )
 
@@ -79,36 +102,8 @@ def error_object(error: EchoBrainError) -> dict[str, str | None]:
     return {"message": error.message, "type": error.openai_type, "code": error.code, "param": error.param}
 
 
-def read_model(members: Mapping[str, msgspec.Raw]) -> str | None:
-    """The model's name, if one is given; a name is a printable word."""
-    model: str | None = read_member(members, "model", str, "the name of a model")
+def checked_model(model: str | None) -> str | None:
+    """The model's name as the caller gave it, if it is a name: it goes into headers, logs and other people's URLs."""
     if model is not None and not MODEL_NAME.fullmatch(model):
         raise BadRequest("model: must be the name of a model", param="model")
     return model
-
-
-def read_member(members: Mapping[str, msgspec.Raw], name: str, kind: Any, what: str, least: int | None = None) -> Any:
-    """The value of an optional member; null is the same as absent. Raises `BadRequest` that names the member."""
-    raw = members.get(name)
-    if raw is None:
-        return None
-    try:
-        value = msgspec.json.decode(raw, type=kind | None)
-    except msgspec.DecodeError:
-        raise BadRequest(f"{name}: must be {what}", param=name) from None
-    if least is not None and value is not None and value < least:
-        raise BadRequest(f"{name}: must be {what}", param=name)
-    return value
-
-
-def _cap(members: Mapping[str, msgspec.Raw]) -> int | None:
-    caps = [
-        read_member(members, name, int, "a whole number of at least 1", least=1)
-        for name in ("max_tokens", "max_completion_tokens")
-    ]
-    return max((cap for cap in caps if cap is not None), default=None)
-
-
-def _wants_usage(members: Mapping[str, msgspec.Raw]) -> bool:
-    options = read_member(members, "stream_options", dict[str, Any], "an object")
-    return bool(options) and options.get("include_usage") is True

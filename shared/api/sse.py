@@ -72,22 +72,18 @@ class EventStream(Response):
 
     async def _copy(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        if self._opening:
-            await self._send(send, self._opening)
-        async for chunk in self._all_chunks():
-            data = self._encoder.chunk(chunk)
-            if chunk.ending is not None:
-                self._ended(None)
-                await self._send(send, data + self._encoder.closing(chunk.ending), more=False)
-                return
-            if data:
-                await self._send(send, data)
-
-    async def _all_chunks(self) -> AsyncGenerator[Chunk]:
+        data, ending = self._opening, None
         for chunk in self._first:
-            yield chunk
-        async for chunk in self._chunks:
-            yield chunk
+            data, ending = data + self._encoder.chunk(chunk), chunk.ending
+        if data and ending is None:
+            await self._send(send, data)
+        while ending is None:
+            chunk = await self._chunks.__anext__()
+            data, ending = self._encoder.chunk(chunk), chunk.ending
+            if data and ending is None:
+                await self._send(send, data)
+        self._ended(None)
+        await self._send(send, data + self._encoder.closing(ending), more=False)
 
     async def _send(self, send: Send, data: bytes, *, more: bool = True) -> None:
         self._sent_s = time.monotonic()

@@ -36,6 +36,7 @@ class EventReader:
 
     def __init__(self, *, choices: int, pass_usage: bool, upstream_request_id: str | None) -> None:
         self.failure: EchoBrainError | None = None
+        self.finished = False  # every choice asked for has its finish_reason: only usage and the end can still come
         self._choices = choices
         self._pass_usage = pass_usage
         self._request_id = upstream_request_id
@@ -46,11 +47,6 @@ class EventReader:
         self._usage: Usage | None = None
         self._model: str | None = None
         self._over = False
-
-    @property
-    def finished(self) -> bool:
-        """Every choice asked for has its finish_reason: only usage and the end can still come."""
-        return len(self._finished) >= self._choices and not self._open
 
     def feed(self, data: bytes) -> Chunk | None:
         """The events that `data` completes, if any."""
@@ -150,6 +146,7 @@ class EventReader:
             self.failure = UpstreamError(upstream_request_id=self._request_id)
         self._open.discard(choice.index)
         self._finished.add(choice.index)
+        self.finished = len(self._finished) >= self._choices and not self._open
         if choice.index == 0 or not self._finish_reason:
             self._finish_reason = printable_token(choice.finish_reason) or "unknown"
 

@@ -8,8 +8,7 @@ aiohttp reads it. Measured in docs/performance.md; the SDK's own `DefaultAioHttp
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import aiohttp
@@ -17,6 +16,7 @@ import httpx2
 
 KEEP_ALIVE_S: Final = 55.0  # below the 60 s after which common servers close an idle connection
 READ_BUFFER_BYTES: Final = 256 * 1024
+_FAILURES: Final = (aiohttp.ClientError, OSError, ValueError)
 _SKIPPED_HEADERS: Final = frozenset({"host", "accept-encoding", "content-length", "connection"})
 
 
@@ -28,13 +28,17 @@ class UpstreamBody(httpx2.AsyncByteStream):
 
     async def read_some(self) -> bytes:
         """What has come, at least a byte; empty at the body's end."""
-        with _translated():
+        try:
             return await self._response.content.readany()
+        except _FAILURES as error:
+            raise _translated(error) from error
 
     async def read_all(self) -> bytes:
         """The rest of the body."""
-        with _translated():
+        try:
             return await self._response.content.read()
+        except _FAILURES as error:
+            raise _translated(error) from error
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while data := await self.read_some():
@@ -67,7 +71,7 @@ class AiohttpClient(httpx2.AsyncClient):
 
     async def send(self, request: httpx2.Request, **_: Any) -> httpx2.Response:
         """One request, one answer: no redirect is followed, and the body is not read yet."""
-        with _translated():
+        try:
             response = await self._open_session().request(
                 request.method,
                 str(request.url),
@@ -75,6 +79,8 @@ class AiohttpClient(httpx2.AsyncClient):
                 headers=[item for item in request.headers.multi_items() if item[0] not in _SKIPPED_HEADERS],
                 allow_redirects=False,
             )
+        except _FAILURES as error:
+            raise _translated(error) from error
         return httpx2.Response(
             response.status,
             headers=list(response.raw_headers),
@@ -100,14 +106,10 @@ class AiohttpClient(httpx2.AsyncClient):
         return self._session
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    """aiohttp's exceptions as httpx2's, which the SDK knows; without their text, which may name hosts and headers."""
-    try:
-        yield
-    except (aiohttp.ConnectionTimeoutError, aiohttp.SocketTimeoutError) as error:
-        raise httpx2.ConnectTimeout("connect") from error
-    except aiohttp.ClientConnectorError as error:
-        raise httpx2.ConnectError("connect") from error
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise httpx2.ReadError("read") from error
+def _translated(error: Exception) -> httpx2.TransportError:
+    """aiohttp's exception as httpx2's, which the SDK knows; without its text, which may name hosts and headers."""
+    if isinstance(error, aiohttp.ConnectionTimeoutError | aiohttp.SocketTimeoutError):
+        return httpx2.ConnectTimeout("connect")
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return httpx2.ConnectError("connect")
+    return httpx2.ReadError("read")

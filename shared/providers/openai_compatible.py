@@ -24,7 +24,7 @@ from shared.providers.vendors import Vendor
 from shared.secrets import SecretSource
 from shared.settings import ProviderSettings
 
-FINISH_GRACE_S: Final = 1.0  # how long a finished answer waits for a usage chunk and [DONE] that may never come
+FINISH_GRACE_S: Final = 0.5  # how long a finished answer waits for a usage chunk and [DONE] that may never come
 POOL_GRACE_S: Final = 0.25  # how long the end of a whole answer's connection is waited for, to use it again
 _CAPS: Final = ("max_tokens", "max_completion_tokens")
 _NULL: Final = b"null"
@@ -77,12 +77,12 @@ class OpenAICompatible:
         body, headers = await self._ask(request)
         whole = False
         try:
+            request_id = _request_id(headers)
             if not headers.get("content-type", "").startswith("text/event-stream"):
-                raise await _not_a_stream(body, _request_id(headers))
+                raise await _not_a_stream(body, request_id)
+            yield Chunk(b"", [], has_content=False, upstream_request_id=request_id)
             reader = EventReader(
-                choices=request.choices,
-                pass_usage=request.include_usage,
-                upstream_request_id=_request_id(headers),
+                choices=request.choices, pass_usage=request.include_usage, upstream_request_id=request_id
             )
             while not whole:
                 chunk = await _next(body, reader)
@@ -203,7 +203,10 @@ def _usage(reported: Any) -> Usage | None:
 async def _next(body: UpstreamBody, reader: EventReader) -> Chunk:
     """The next chunk that `reader` makes of the body; raises what the stream carries or how it broke."""
     while reader.failure is None:
-        data = await _read(body, reader)
+        try:
+            data = await (_read_rest(body) if reader.finished else body.read_some())
+        except httpx2.TransportError:
+            data = b""  # however the connection ended: the reader knows what that means
         if not data:
             return reader.closed()
         chunk = reader.feed(data)
@@ -212,14 +215,12 @@ async def _next(body: UpstreamBody, reader: EventReader) -> Chunk:
     raise reader.failure
 
 
-async def _read(body: UpstreamBody, reader: EventReader) -> bytes:
-    """The next bytes; none once the connection is over, however it ended: the reader knows what that means."""
+async def _read_rest(body: UpstreamBody) -> bytes:
+    """What still comes of a finished answer, if it comes soon."""
     try:
-        if not reader.finished:
-            return await body.read_some()
         async with asyncio.timeout(FINISH_GRACE_S):
             return await body.read_some()
-    except (httpx2.TransportError, TimeoutError):
+    except TimeoutError:
         return b""
 
 

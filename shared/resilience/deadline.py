@@ -28,6 +28,11 @@ class StreamDeadline:
         self._last_token_s = now_s
         self._paused_s = 0.0
 
+    @property
+    def silent(self) -> bool:
+        """No token has come yet."""
+        return self._last_token_s is None
+
     def paused(self, length_s: float) -> None:
         """For so long nobody listened to the provider: it is not the provider's silence."""
         self._paused_s += length_s
@@ -66,12 +71,15 @@ class Watch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._disarm()
 
     def token(self) -> None:
         """A token has come: the silence counts anew."""
+        first = self._deadline.silent
         self._deadline.token(self._loop.time())
+        if first:  # the only time that a limit comes nearer: from now on it is the idle one
+            self._disarm()
+            self._arm()
 
     async def wait(self, work: Awaitable[T]) -> T:
         """The result of `work`; raises `UpstreamTimeout` when a limit passes first, having cancelled it."""
@@ -86,6 +94,10 @@ class Watch:
         finally:
             self._waiting = False
             self._left_s = self._loop.time()
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _arm(self) -> None:
         at_s, _ = self._deadline.next_limit()
