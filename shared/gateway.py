@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Final
 
-from shared.errors import BadRequest, EchoBrainError, ModelNotFound, UpstreamError, UpstreamTimeout
+from shared.errors import BadRequest, EchoBrainError, ModelNotFound, NotReady, UpstreamError, UpstreamTimeout
 from shared.models import Answer, ChatRequest, Chunk, Exchange, ProviderHealth
 from shared.providers.base import Provider
 from shared.resilience.deadline import Watch
@@ -54,8 +54,9 @@ class Gateway:
         served = self._provider.model
         if served is not None and request.model not in (None, served):
             raise ModelNotFound(param="model")
-        if request.max_tokens is not None and request.max_tokens > self._max_tokens:
-            raise BadRequest(f"max_tokens: at most {self._max_tokens} may be asked for", param="max_tokens")
+        cap = request.cap
+        if cap is not None and cap.tokens > self._max_tokens:
+            raise BadRequest(f"{cap.parameter}: at most {self._max_tokens} may be asked for", param=cap.parameter)
         exchange.provider = self._provider.name
         exchange.model = served or request.model or self._provider.name
 
@@ -119,7 +120,7 @@ class Gateway:
         try:
             yield
         except EchoBrainError as error:
-            if not isinstance(error, BadRequest):  # that one is the caller's
+            if not isinstance(error, BadRequest | NotReady):  # the caller's, and ours
                 exchange.failed_providers.append(self._provider.name)
             exchange.upstream_request_id = error.upstream_request_id or exchange.upstream_request_id
             raise

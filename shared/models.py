@@ -10,6 +10,14 @@ import msgspec
 
 
 @dataclass(frozen=True, slots=True)
+class TokenCap:
+    """The most tokens a completion may have, and what the caller calls the parameter."""
+
+    tokens: int
+    parameter: str
+
+
+@dataclass(frozen=True, slots=True)
 class ChatRequest:
     """One question: an OpenAI request body whose members are kept as the caller wrote them, each as raw JSON."""
 
@@ -17,7 +25,7 @@ class ChatRequest:
     model: str | None  # the name the caller asked for, if any
     stream: bool
     include_usage: bool  # the caller asked for the usage chunk of a stream
-    max_tokens: int | None  # the caller's own cap of the completion, whatever the parameter is called
+    cap: TokenCap | None  # the caller's own
     choices: int  # how many answers the caller asked for (`n`)
     trace_id: str
 

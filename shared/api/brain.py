@@ -10,7 +10,7 @@ import msgspec
 from shared.api.guard import Body, field_error
 from shared.api.openai import checked_model
 from shared.errors import EchoBrainError
-from shared.models import Answer, ChatRequest, Chunk, Delta, Ending, Exchange
+from shared.models import Answer, ChatRequest, Chunk, Delta, Ending, Exchange, TokenCap
 from shared.settings import Deployment
 
 MAX_SESSION_ID: Final = 200
@@ -69,7 +69,7 @@ class BrainDialect:
             model=checked_model(request.model),
             stream=bool(stream),
             include_usage=True,
-            max_tokens=request.max_tokens,
+            cap=None if request.max_tokens is None else TokenCap(request.max_tokens, "max_tokens"),
             choices=1,
             trace_id=exchange.trace_id,
         )

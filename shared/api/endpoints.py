@@ -48,6 +48,7 @@ class Route:
 
 
 Routes = Mapping[str, Route]
+UNREAD_GRACE_S: Final = 5.0  # how long after its provider's limit a stream is kept for a caller that does not read
 
 _BRAIN_CHAT: Final = Route("POST", "brain", "brain_chat")
 _BRAIN_STREAM: Final = Route("POST", "brain", "brain_stream")
@@ -91,6 +92,7 @@ class Endpoints:
         self._gateway = gateway
         self._deployment = settings.deployment
         self._origins = settings.cors_allow_origins
+        self._stream_limit_s = settings.provider.limits.streaming_s + UNREAD_GRACE_S
         self._clock = clock
         self._drain = Drain()
         self._dialects: Mapping[str, Dialect] = {
@@ -154,7 +156,8 @@ class Endpoints:
 
     def _preflight(self, call: _Call, methods: str) -> Response:
         origin = call.request.headers.get("origin")
-        more = preflight_headers(origin, self._origins, methods)
+        asked = call.request.headers.get("access-control-request-headers", "")
+        more = preflight_headers(origin, self._origins, methods, asked)
         headers = {
             **dict(call.headers),
             **dict(more),
@@ -199,6 +202,7 @@ class Endpoints:
             headers=[*call.headers, *exchange_headers(call.exchange)],
             opening=opening,
             first=first,
+            limit_s=self._stream_limit_s,
             drain=self._drain,
             ended=lambda error: self._stream_ended(call.exchange, error),
         )
@@ -245,7 +249,7 @@ class Endpoints:
             "env": self._deployment.env,
             **providers,
         }
-        return self._json(call, body, 200 if ok else 503)
+        return self._json(call, body) if ok else self._json(call, body, 503, ("Retry-After", "1"))
 
     async def _models(self, call: _Call) -> Response:
         owner = self._gateway.provider_name
@@ -260,8 +264,8 @@ class Endpoints:
         body = {"env": deployed.env, "git_sha": deployed.git_sha, "build_time": deployed.build_time}
         return self._json(call, body)
 
-    def _json(self, call: _Call, body: Mapping[str, object], status: int = 200) -> Response:
-        headers = [*call.headers, *exchange_headers(call.exchange), ("Cache-Control", "no-store")]
+    def _json(self, call: _Call, body: Mapping[str, object], status: int = 200, *more: tuple[str, str]) -> Response:
+        headers = [*call.headers, *exchange_headers(call.exchange), ("Cache-Control", "no-store"), *more]
         return JSONBody(status, msgspec.json.encode(body), headers)
 
 

@@ -18,7 +18,20 @@ _BRACKETS: Final = bytes.maketrans(b"[{]}", b"(())")
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
-_NAMED_FIELD: Final = re.compile(r"Object (?:contains unknown|(?P<missing>missing required)) field `(?P<field>.*)`")
+MAX_SHOWN_CHARS: Final = 100
+_NAMED_FIELD: Final = re.compile(
+    r"Object (?:contains unknown|(?P<missing>missing required)) field `(?P<field>.*)`", re.DOTALL
+)
+_TYPES: Final = re.compile(r"`([^`]*)`")
+_WORDS: Final = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "an array",
+    "object": "an object",
+}
+_HEADER_NAMES: Final = re.compile(r"[A-Za-z0-9\-, ]{1,1000}")
 EXPOSED_HEADERS: Final = "X-Trace-Id, X-Served-By, X-Attempts, X-Failed-Providers, Retry-After"
 PREFLIGHT_CACHE_S: Final = 600
 
@@ -53,13 +66,27 @@ def field_error(problem: msgspec.DecodeError) -> BadRequest:
     """msgspec's complaint, such as "Expected `str`, got `int` - at `$.messages[0].content`", led by the field."""
     text, _, place = str(problem).partition(" - at `$")
     path = place.rstrip("`").lstrip(".")
-    missing_or_unknown = _NAMED_FIELD.fullmatch(text)
-    if missing_or_unknown:
-        text = "is required" if missing_or_unknown["missing"] else "unknown field"
-        path = ".".join(filter(None, (path, missing_or_unknown["field"])))
+    named = _NAMED_FIELD.fullmatch(text)
+    if named:
+        text = "is required" if named["missing"] else "unknown field"
+        path = ".".join(filter(None, (path, _shown(named["field"]))))
     elif text.startswith("Invalid enum value"):  # it goes on to quote the value
         text = "is not one of the allowed values"
+    else:
+        text = _TYPES.sub(
+            lambda match: _in_words(match[1]), text.replace("Expected", "must be").replace(", got", ", not")
+        )
     return BadRequest(f"{path}: {text}" if path else text, param=path or None)
+
+
+def _in_words(types: str) -> str:
+    return " or ".join(_WORDS.get(name, name) for name in types.split(" | "))
+
+
+def _shown(name: str) -> str:
+    """A caller's own name for something, short and on one line."""
+    name = name if name.isprintable() else ascii(name)[1:-1]
+    return name if len(name) <= MAX_SHOWN_CHARS else name[:MAX_SHOWN_CHARS] + "…"
 
 
 def cors_headers(origin: str | None, allowed: frozenset[str]) -> Iterator[tuple[str, str]]:
@@ -71,15 +98,15 @@ def cors_headers(origin: str | None, allowed: frozenset[str]) -> Iterator[tuple[
         yield "Access-Control-Expose-Headers", EXPOSED_HEADERS
 
 
-def preflight_headers(origin: str | None, allowed: frozenset[str], methods: str) -> Iterator[tuple[str, str]]:
-    """What a preflight adds: the methods of the route, and any header a client may want to send."""
+def preflight_headers(
+    origin: str | None, allowed: frozenset[str], methods: str, asked: str
+) -> Iterator[tuple[str, str]]:
+    """What a preflight adds: the methods of the route, and the headers it asked for, whatever they are."""
     if origin in allowed:
         yield "Access-Control-Allow-Methods", methods
-        yield (
-            "Access-Control-Allow-Headers",
-            "Authorization, Content-Type, X-API-Key, X-Trace-Id, traceparent, X-Provider, X-No-Failover",
-        )
         yield "Access-Control-Max-Age", str(PREFLIGHT_CACHE_S)
+        if _HEADER_NAMES.fullmatch(asked):
+            yield "Access-Control-Allow-Headers", asked
 
 
 def is_deeper_than(body: bytes, limit: int) -> bool:

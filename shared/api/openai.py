@@ -9,7 +9,7 @@ import msgspec
 
 from shared.api.guard import Body, field_error
 from shared.errors import BadRequest, EchoBrainError
-from shared.models import Answer, ChatRequest, Chunk, Ending, Exchange
+from shared.models import Answer, ChatRequest, Chunk, Ending, Exchange, TokenCap
 
 MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+\-]{0,199}")
 MAX_CHOICES: Final = 128  # OpenAI's own limit of `n`
@@ -48,13 +48,14 @@ class OpenAIDialect:
         except msgspec.DecodeError as error:
             raise field_error(error) from None
         exchange.stream = bool(request.stream)
-        caps = [cap for cap in (request.max_tokens, request.max_completion_tokens) if cap is not None]
+        named = (("max_tokens", request.max_tokens), ("max_completion_tokens", request.max_completion_tokens))
+        caps = [TokenCap(tokens, parameter) for parameter, tokens in named if tokens is not None]
         return ChatRequest(
             parameters=body.members,
             model=checked_model(request.model),
             stream=bool(request.stream),
             include_usage=request.stream_options is not None and request.stream_options.include_usage is True,
-            max_tokens=max(caps, default=None),
+            cap=max(caps, key=lambda cap: cap.tokens, default=None),
             choices=request.n or 1,
             trace_id=exchange.trace_id,
         )

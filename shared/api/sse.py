@@ -39,6 +39,7 @@ class EventStream(Response):
         headers: Headers,
         opening: bytes,
         first: Sequence[Chunk],
+        limit_s: float,
         drain: Drain,
         ended: Callable[[EchoBrainError | None], None],
     ) -> None:
@@ -49,13 +50,16 @@ class EventStream(Response):
         self._encoder = encoder
         self._opening = opening
         self._first = first
+        self._limit_s = limit_s
         self._drain = drain
         self._ended = ended
         self._sent_s = time.monotonic()
+        self._over = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
         """Runs the stream to its end; never raises what a provider did."""
         attendant: asyncio.Task[None] | None = None
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         try:
             with Inflight(self._drain, stream=True) as inflight:
                 attendant = asyncio.create_task(self._attend(receive, send, inflight))
@@ -71,7 +75,6 @@ class EventStream(Response):
             await self._chunks.aclose()
 
     async def _copy(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         data, ending = self._opening, None
         for chunk in self._first:
             data, ending = data + self._encoder.chunk(chunk), chunk.ending
@@ -82,6 +85,7 @@ class EventStream(Response):
             data, ending = self._encoder.chunk(chunk), chunk.ending
             if data and ending is None:
                 await self._send(send, data)
+        self._over = True
         self._ended(None)
         await self._send(send, data + self._encoder.closing(ending), more=False)
 
@@ -90,6 +94,8 @@ class EventStream(Response):
         await send({"type": "http.response.body", "body": data, "more_body": more})
 
     async def _fail(self, send: Send, error: EchoBrainError) -> None:
+        if self._over:  # the answer is whole, only its last bytes were not taken: there is nothing else to tell
+            return
         self._ended(error)
         if isinstance(error, ClientClosedRequest):
             return
@@ -98,13 +104,15 @@ class EventStream(Response):
                 await self._send(send, self._encoder.failure(error), more=False)
 
     async def _attend(self, receive: Receive, send: Send, inflight: Inflight) -> None:
-        """Keeps a silent stream alive, and ends it when its caller leaves."""
-        while True:
-            silent_s = time.monotonic() - self._sent_s
-            if silent_s >= KEEP_ALIVE_S:
+        """Keeps a silent stream alive; ends it when its caller leaves, or stops reading until past every limit."""
+        end_s = time.monotonic() + self._limit_s
+        while (now_s := time.monotonic()) < end_s:
+            next_sign_s = self._sent_s + KEEP_ALIVE_S
+            if now_s >= next_sign_s:
                 await self._send(send, _KEEP_ALIVE)
                 continue
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(KEEP_ALIVE_S - silent_s):
+                async with asyncio.timeout(min(next_sign_s, end_s) - now_s):
                     await interrupt_when_gone(receive, inflight)
                 return
+        inflight.interrupt(ClientClosedRequest())

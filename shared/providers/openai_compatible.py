@@ -162,7 +162,8 @@ def request_body(request: ChatRequest, settings: ProviderSettings, vendor: Vendo
     if model is not None:
         members["model"] = msgspec.Raw(msgspec.json.encode(model))
     if all(bytes(members.get(cap, _NULL)) == _NULL for cap in _CAPS):
-        members[vendor.max_tokens_field] = msgspec.Raw(b"%d" % (request.max_tokens or settings.max_tokens))
+        tokens = request.cap.tokens if request.cap else settings.max_tokens
+        members[vendor.max_tokens_field] = msgspec.Raw(b"%d" % tokens)
     if request.stream:
         options = msgspec.json.decode(members.get("stream_options", _NULL), type=dict[str, msgspec.Raw] | None) or {}
         members["stream_options"] = msgspec.Raw(msgspec.json.encode({**options, "include_usage": msgspec.Raw(b"true")}))
