@@ -40,9 +40,10 @@ bench: $(VENV)/.dev
 lock:
 	$(LOCK) requirements.in -o requirements.txt
 	$(LOCK) -c requirements.txt requirements-dev.in -o requirements-dev.txt
+	scripts/clients lock
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) tests/clients/node/node_modules tests/clients/python/.venv-langchain .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/.runtime: requirements.txt scripts/setup
 	@scripts/setup $(VENV) requirements.txt
