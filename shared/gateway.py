@@ -76,21 +76,21 @@ class Gateway:
         """The chunks of the answer to an admitted request, within the limits; the last one has an ending."""
         with self._attempt(exchange), Watch(self._limits) as watch:
             async with aclosing(self._provider.stream(request)) as chunks:
-                while True:
+                ending = None
+                while ending is None:
+                    watch.listen()
                     try:
-                        chunk = await watch.wait(chunks.__anext__())
+                        chunk = await chunks.__anext__()
                     except StopAsyncIteration:  # a provider that stops without an ending has not answered
                         raise UpstreamError from None
+                    watch.heard(token=chunk.has_content)
+                    if chunk.has_content and exchange.first_token_s is None:
+                        exchange.first_token_s = self._clock()
                     if chunk.upstream_request_id is not None:
                         exchange.upstream_request_id = chunk.upstream_request_id
-                    if chunk.has_content:
-                        watch.token()
-                        if exchange.first_token_s is None:
-                            exchange.first_token_s = self._clock()
-                    if chunk.ending is not None:
-                        exchange.settle(chunk.ending)
-                        yield chunk
-                        return
+                    ending = chunk.ending
+                    if ending is not None:
+                        exchange.settle(ending)
                     yield chunk
 
     async def ready(self) -> None:

@@ -109,8 +109,7 @@ class Event(msgspec.Struct):
     model: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(msgspec.Struct, frozen=True):
     """One or more whole server-sent events, as bytes ready to copy and as seen; the last one has the ending."""
 
     data: bytes

@@ -48,7 +48,7 @@ class Route:
 
 
 Routes = Mapping[str, Route]
-UNREAD_GRACE_S: Final = 5.0  # how long after its provider's limit a stream is kept for a caller that does not read
+UNREAD_GRACE_S: Final = 1.0  # how long after its provider's limit a stream is kept for a caller that does not read
 
 _BRAIN_CHAT: Final = Route("POST", "brain", "brain_chat")
 _BRAIN_STREAM: Final = Route("POST", "brain", "brain_stream")

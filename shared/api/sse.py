@@ -58,8 +58,12 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
         """Runs the stream to its end; never raises what a provider did."""
-        attendant: asyncio.Task[None] | None = None
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        # In a task of its own, a token wakes this file and what is below it, not the dozen frames of the framework.
+        await asyncio.create_task(self._run(receive, send))
+
+    async def _run(self, receive: Receive, send: Send) -> None:
+        attendant: asyncio.Task[None] | None = None
         try:
             with Inflight(self._drain, stream=True) as inflight:
                 attendant = asyncio.create_task(self._attend(receive, send, inflight))
@@ -84,7 +88,8 @@ class EventStream(Response):
             chunk = await self._chunks.__anext__()
             data, ending = self._encoder.chunk(chunk), chunk.ending
             if data and ending is None:
-                await self._send(send, data)
+                self._sent_s = time.monotonic()
+                await send({"type": "http.response.body", "body": data, "more_body": True})
         self._over = True
         self._ended(None)
         await self._send(send, data + self._encoder.closing(ending), more=False)
@@ -108,11 +113,11 @@ class EventStream(Response):
         end_s = time.monotonic() + self._limit_s
         while (now_s := time.monotonic()) < end_s:
             next_sign_s = self._sent_s + KEEP_ALIVE_S
-            if now_s >= next_sign_s:
-                await self._send(send, _KEEP_ALIVE)
-                continue
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(next_sign_s, end_s) - now_s):
-                    await interrupt_when_gone(receive, inflight)
-                return
+                if now_s < next_sign_s:
+                    async with asyncio.timeout(min(next_sign_s, end_s) - now_s):
+                        await interrupt_when_gone(receive, inflight)
+                    return
+                async with asyncio.timeout(end_s - now_s):  # a caller that does not read blocks this, too
+                    await self._send(send, _KEEP_ALIVE)
         inflight.interrupt(ClientClosedRequest())

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -50,22 +49,21 @@ class EventReader:
 
     def feed(self, data: bytes) -> Chunk | None:
         """The events that `data` completes, if any."""
-        block = self._whole_events(data)
-        if not block:
-            return None
-        payload, events = self._read_plain(block) or self._read_any(block)
+        if self._pending or not data.endswith(b"\n\n"):
+            data = self._whole_events(data)
+            if not data:
+                return None
+        payload, events = self._read_plain(data) or self._read_any(data)
         return self._look(payload, events)
 
     def closed(self) -> Chunk:
         """The connection is over: the last chunk if the answer is whole, else `UpstreamError` (or what it carried)."""
         last = (self.feed(b"\n\n") if self._pending else None) or Chunk(b"", [], has_content=False)
         if self.failure is None and self._finished and not self._open:
-            return replace(last, ending=self._ending())
+            return msgspec.structs.replace(last, ending=self._ending())
         raise self.failure or UpstreamError(upstream_request_id=self._request_id)
 
     def _whole_events(self, data: bytes) -> bytes:
-        if not self._pending and data.endswith(b"\n\n"):
-            return data
         seen = max(len(self._pending) - 3, 0)
         data = self._pending + data
         end = _last_border(data, seen)
@@ -76,6 +74,11 @@ class EventReader:
 
     def _read_plain(self, block: bytes) -> tuple[bytes, list[Event]] | None:
         """The events of a block in the one form that nearly all upstreams use, decoded in one call; else None."""
+        if block.count(b"\n") == 2 and block.startswith(b"data: {"):
+            try:
+                return block, [_decoder.decode(block[6:])]
+            except msgspec.DecodeError:
+                return None
         done = block.endswith(_DONE)
         payload = block.removesuffix(_DONE)
         inner = payload.count(b"\n\ndata: ")
@@ -107,7 +110,7 @@ class EventReader:
 
     def _look(self, payload: bytes, events: list[Event]) -> Chunk | None:
         has_content = False
-        left_out = 0
+        left_out = 0  # a bit for each event that is not passed on
         if self._model is None and events:
             self._model = printable_token(events[0].model)
         for position, event in enumerate(events):
@@ -118,28 +121,29 @@ class EventReader:
             if self.failure is not None:
                 left_out |= -1 << position  # this event and all behind it
                 break
-            if event.usage is not None and self._take_usage(event) and not self._pass_usage:
-                left_out |= 1 << position
+            if event.usage is not None:
+                left_out |= self._take_usage(event) << position
         if left_out:
             payload, events = _without(left_out, payload, events)
         return self._chunk(payload, events, has_content)
 
     def _take_usage(self, event: Event) -> bool:
-        """Keeps the usage; True for the chunk that has nothing else, which is the last one of a stream."""
+        """Keeps the usage; True for the chunk that has nothing else and was not asked for."""
         try:
             self._usage = msgspec.convert(event.usage, Usage)
         except msgspec.ValidationError:
             return False
         self._over = self._over or (self.finished and not event.choices)
-        return not event.choices
+        return not event.choices and not self._pass_usage
 
     def _take_choice(self, choice: Choice) -> bool:
         """Keeps the state of the choice; True when it brought content."""
         if choice.finish_reason is not None:
             self._finish(choice)
-        elif choice.index not in self._finished:
+        elif choice.index not in self._open and choice.index not in self._finished:
             self._open.add(choice.index)
-        return choice.delta is not None and choice.delta.says_something()
+        delta = choice.delta
+        return delta is not None and bool(delta.content or delta.says_something())
 
     def _finish(self, choice: Choice) -> None:
         if choice.finish_reason == "error":
@@ -151,11 +155,10 @@ class EventReader:
             self._finish_reason = printable_token(choice.finish_reason) or "unknown"
 
     def _chunk(self, payload: bytes, events: list[Event], has_content: bool) -> Chunk | None:
-        if self.failure is None and self._over:
-            if self._open or not self._finished:
-                self.failure = UpstreamError(upstream_request_id=self._request_id)
-            else:
+        if self._over and self.failure is None:
+            if self._finished and not self._open:
                 return Chunk(payload, events, has_content, self._ending())
+            self.failure = UpstreamError(upstream_request_id=self._request_id)
         return Chunk(payload, events, has_content) if events else None
 
     def _ending(self) -> Ending:

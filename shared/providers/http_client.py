@@ -8,7 +8,7 @@ aiohttp reads it. Measured in docs/performance.md; the SDK's own `DefaultAioHttp
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any, Final
 
 import aiohttp
@@ -16,7 +16,7 @@ import httpx2
 
 KEEP_ALIVE_S: Final = 55.0  # below the 60 s after which common servers close an idle connection
 READ_BUFFER_BYTES: Final = 256 * 1024
-_FAILURES: Final = (aiohttp.ClientError, OSError, ValueError)
+READ_FAILURES: Final = (aiohttp.ClientError, OSError, ValueError, RuntimeError)  # RuntimeError: a lost connection
 _SKIPPED_HEADERS: Final = frozenset({"host", "accept-encoding", "content-length", "connection"})
 
 
@@ -26,23 +26,25 @@ class UpstreamBody(httpx2.AsyncByteStream):
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
 
-    async def read_some(self) -> bytes:
-        """What has come, at least a byte; empty at the body's end."""
-        try:
-            return await self._response.content.readany()
-        except _FAILURES as error:
-            raise _translated(error) from error
+    def read_some(self) -> Awaitable[bytes]:
+        """What has come, at least a byte; empty at the body's end. Raises `READ_FAILURES`."""
+        return self._response.content.readany()  # no coroutine of our own: this is awaited for every chunk
+
+    def left_over(self) -> bytes:
+        """What had come before a read failed, which aiohttp would otherwise keep to itself."""
+        self._response.content.set_exception(None)  # type: ignore[arg-type]
+        return self._response.content.read_nowait()
 
     async def read_all(self) -> bytes:
-        """The rest of the body."""
-        try:
-            return await self._response.content.read()
-        except _FAILURES as error:
-            raise _translated(error) from error
+        """The rest of the body. Raises `READ_FAILURES`."""
+        return await self._response.content.read()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        while data := await self.read_some():
-            yield data
+        try:
+            while data := await self.read_some():
+                yield data
+        except READ_FAILURES as error:
+            raise _translated(error) from error
 
     async def finish(self, limit_s: float) -> None:
         """Lets the connection go back to the pool if the body ends within `limit_s`, else closes it."""
@@ -50,7 +52,7 @@ class UpstreamBody(httpx2.AsyncByteStream):
             async with asyncio.timeout(limit_s):
                 while await self.read_some():
                     pass
-        except (TimeoutError, httpx2.TransportError):
+        except READ_FAILURES:
             self.close()
 
     def close(self) -> None:
@@ -79,7 +81,7 @@ class AiohttpClient(httpx2.AsyncClient):
                 headers=[item for item in request.headers.multi_items() if item[0] not in _SKIPPED_HEADERS],
                 allow_redirects=False,
             )
-        except _FAILURES as error:
+        except READ_FAILURES as error:
             raise _translated(error) from error
         return httpx2.Response(
             response.status,

@@ -19,7 +19,7 @@ from shared.errors import ConnectionFailed, EchoBrainError, UpstreamAuthError, U
 from shared.models import Answer, AnswerMessage, ChatRequest, Chunk, Ending, ProviderHealth, Usage
 from shared.providers.events import EventReader, read_json
 from shared.providers.faults import in_band_error, printable_token, refusal
-from shared.providers.http_client import AiohttpClient, UpstreamBody
+from shared.providers.http_client import READ_FAILURES, AiohttpClient, UpstreamBody
 from shared.providers.vendors import Vendor
 from shared.secrets import SecretSource
 from shared.settings import ProviderSettings
@@ -66,7 +66,7 @@ class OpenAICompatible:
         body, headers = await self._ask(request)
         try:
             data = await body.read_all()
-        except httpx2.TransportError as error:
+        except READ_FAILURES as error:
             raise UpstreamError(upstream_request_id=_request_id(headers)) from error
         finally:
             body.close()
@@ -75,21 +75,29 @@ class OpenAICompatible:
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk]:
         """The answer's chunks, the last one with its ending; `UpstreamError` where the stream ends without one."""
         body, headers = await self._ask(request)
-        whole = False
+        whole = broken = False
         try:
             request_id = _request_id(headers)
             if not headers.get("content-type", "").startswith("text/event-stream"):
                 raise await _not_a_stream(body, request_id)
             yield Chunk(b"", [], has_content=False, upstream_request_id=request_id)
+            rest = _Rest(body, min(FINISH_GRACE_S, self._settings.limits.idle_s / 2))
             reader = EventReader(
                 choices=request.choices, pass_usage=request.include_usage, upstream_request_id=request_id
             )
             while not whole:
-                chunk = await _next(body, reader)
-                whole = chunk.ending is not None
-                yield chunk
+                try:
+                    data = b"" if broken else await (rest.read() if reader.finished else body.read_some())
+                except READ_FAILURES:  # however the connection ended: the reader knows what that means
+                    data, broken = body.left_over(), True
+                chunk = reader.feed(data) if data else reader.closed()
+                if chunk is not None:
+                    whole = chunk.ending is not None
+                    yield chunk
+                if reader.failure is not None:
+                    raise reader.failure
         finally:
-            if whole:
+            if whole and not broken:
                 await body.finish(POOL_GRACE_S)
             body.close()
 
@@ -165,6 +173,7 @@ def request_body(request: ChatRequest, settings: ProviderSettings, vendor: Vendo
         tokens = request.cap.tokens if request.cap else settings.max_tokens
         members[vendor.max_tokens_field] = msgspec.Raw(b"%d" % tokens)
     if request.stream:
+        members["stream"] = msgspec.Raw(b"true")
         options = msgspec.json.decode(members.get("stream_options", _NULL), type=dict[str, msgspec.Raw] | None) or {}
         members["stream_options"] = msgspec.Raw(msgspec.json.encode({**options, "include_usage": msgspec.Raw(b"true")}))
     return msgspec.json.encode(members)
@@ -201,35 +210,30 @@ def _usage(reported: Any) -> Usage | None:
         return None
 
 
-async def _next(body: UpstreamBody, reader: EventReader) -> Chunk:
-    """The next chunk that `reader` makes of the body; raises what the stream carries or how it broke."""
-    while reader.failure is None:
+class _Rest:
+    """What may still come of a finished answer, usage and [DONE]; waited for `grace_s` in all, not a ping longer."""
+
+    def __init__(self, body: UpstreamBody, grace_s: float) -> None:
+        self._body = body
+        self._grace_s = grace_s
+        self._until_s: float | None = None
+
+    async def read(self) -> bytes:
+        """The next bytes; none at the end of the body or of the grace. Raises `READ_FAILURES`."""
+        if self._until_s is None:
+            self._until_s = asyncio.get_running_loop().time() + self._grace_s
         try:
-            data = await (_read_rest(body) if reader.finished else body.read_some())
-        except httpx2.TransportError:
-            data = b""  # however the connection ended: the reader knows what that means
-        if not data:
-            return reader.closed()
-        chunk = reader.feed(data)
-        if chunk is not None:
-            return chunk
-    raise reader.failure
-
-
-async def _read_rest(body: UpstreamBody) -> bytes:
-    """What still comes of a finished answer, if it comes soon."""
-    try:
-        async with asyncio.timeout(FINISH_GRACE_S):
-            return await body.read_some()
-    except TimeoutError:
-        return b""
+            async with asyncio.timeout_at(self._until_s):
+                return await self._body.read_some()
+        except TimeoutError:
+            return b""
 
 
 async def _not_a_stream(body: UpstreamBody, request_id: str | None) -> EchoBrainError:
     """The error that a 200 answer of another content type is."""
     try:
         completion = read_json(_completions, await body.read_all())
-    except httpx2.TransportError:
+    except READ_FAILURES:
         completion = None
     return in_band_error(completion.error if completion else None, request_id)
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import Self, TypeVar
+from types import TracebackType
+from typing import Any, Self
 
 from shared.errors import UpstreamTimeout
 from shared.settings import Limits
-
-T = TypeVar("T")
 
 
 class StreamDeadline:
@@ -51,18 +49,19 @@ class StreamDeadline:
 
 
 class Watch:
-    """Interrupts the current task while it waits for a stream past its deadline.
+    """Interrupts the task that listens to a stream past its deadline: `with` it, `UpstreamTimeout` is raised.
 
-    One timer a stream, armed anew only when it fires early, so that a token costs two assignments and no timer. Time
-    in which nobody waits for the provider (a slow client is being written to) does not count as the provider's silence.
+    Between `listen` and `heard` the current task waits for the provider; only then is it interrupted, and only that
+    time counts as the provider's silence: not the time in which a slow client is being written to. One timer a stream,
+    armed anew only when it fires early, so that a token costs no timer.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
-        self._deadline = StreamDeadline(limits, self._loop.time())
-        self._waiting = False
         self._left_s = self._loop.time()
+        self._deadline = StreamDeadline(limits, self._left_s)
+        self._listener: asyncio.Task[Any] | None = None
+        self._interrupted: asyncio.Task[Any] | None = None
         self._reached: UpstreamTimeout | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -70,30 +69,28 @@ class Watch:
         self._arm()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._disarm()
-
-    def token(self) -> None:
-        """A token has come: the silence counts anew."""
-        first = self._deadline.silent
-        self._deadline.token(self._loop.time())
-        if first:  # the only time that a limit comes nearer: from now on it is the idle one
-            self._disarm()
-            self._arm()
-
-    async def wait(self, work: Awaitable[T]) -> T:
-        """The result of `work`; raises `UpstreamTimeout` when a limit passes first, having cancelled it."""
-        self._deadline.paused(self._loop.time() - self._left_s)
-        self._waiting = True
-        try:
-            return await work
-        except asyncio.CancelledError:
-            if self._reached is None or self._task is None or self._task.uncancel() > 0:
-                raise
+        if self._reached is None or self._interrupted is None:
+            return
+        if self._interrupted.uncancel() == 0 and kind is asyncio.CancelledError:
             raise self._reached from None
-        finally:
-            self._waiting = False
-            self._left_s = self._loop.time()
+
+    def listen(self) -> None:
+        """The current task waits for the provider from now on."""
+        self._deadline.paused(self._loop.time() - self._left_s)
+        self._listener = asyncio.current_task()
+
+    def heard(self, *, token: bool) -> None:
+        """The provider has sent something; a token makes its silence count anew."""
+        self._listener = None
+        self._left_s = self._loop.time()
+        if token:
+            first = self._deadline.silent
+            self._deadline.token(self._left_s)
+            if first:  # the only time that a limit comes nearer: from now on it is the idle one
+                self._disarm()
+                self._arm()
 
     def _disarm(self) -> None:
         if self._timer is not None:
@@ -107,8 +104,8 @@ class Watch:
         at_s, timeout = self._deadline.next_limit()
         if self._loop.time() < at_s:
             self._arm()
-        elif self._waiting and self._task is not None:
-            self._reached = timeout
-            self._task.cancel()
+        elif self._listener is not None:
+            self._reached, self._interrupted = timeout, self._listener
+            self._listener.cancel()
         else:
             self._timer = self._loop.call_later(0.1, self._check)
