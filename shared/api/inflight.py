@@ -14,7 +14,7 @@ from starlette.types import Receive
 from shared.errors import ClientClosedRequest, EchoBrainError, Overloaded
 
 ANSWER_GRACE_S: Final = 4.0  # how long answers that are not streamed may still take after SIGTERM
-EXIT_LIMIT_S: Final = 7.0  # Cloud Run kills at 10 s; a caller that reads nothing must not hold the process until then
+EXIT_LIMIT_S: Final = 6.0  # Cloud Run kills at 10 s; a caller that reads nothing must not hold the process until then
 
 
 class Inflight:

@@ -59,7 +59,7 @@ class EventReader:
     def closed(self) -> Chunk:
         """The connection is over: the last chunk if the answer is whole, else `UpstreamError` (or what it carried)."""
         last = (self.feed(b"\n\n") if self._pending else None) or Chunk(b"", [], has_content=False)
-        if self.failure is None and self._finished and not self._open:
+        if self.failure is None and self.finished:
             return msgspec.structs.replace(last, ending=self._ending())
         raise self.failure or UpstreamError(upstream_request_id=self._request_id)
 

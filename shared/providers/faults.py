@@ -33,6 +33,8 @@ _BY_STATUS: Final[Mapping[int, type[EchoBrainError]]] = {
     401: UpstreamAuthError,
     402: QuotaExceeded,
     403: UpstreamAuthError,
+    408: UpstreamError,  # like 409 not the caller's fault, and gone a moment later
+    409: UpstreamError,
     429: RateLimited,
 }
 _CREDENTIAL: Final = re.compile(

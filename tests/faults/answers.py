@@ -172,9 +172,7 @@ def _count(request: Json) -> int:
 def _logprobs(request: Json, texts: Sequence[str]) -> Json | None:
     if not request.get("logprobs"):
         return None
-    rows = [
-        {"token": text, "logprob": -0.25, "bytes": list(text.encode()), "top_logprobs": []} for text in texts
-    ]
+    rows = [{"token": text, "logprob": -0.25, "bytes": list(text.encode()), "top_logprobs": []} for text in texts]
     return {"content": rows, "refusal": None}
 
 
@@ -184,9 +182,7 @@ def _tool_call(name: str, arguments: str) -> Json:
 
 def _tool_deltas(name: str) -> list[Json]:
     first: Json = {"tool_calls": [{"index": 0, **_tool_call(name, "")}]}
-    rest = [
-        {"tool_calls": [{"index": 0, "function": {"arguments": fragment}}]} for fragment in TOOL_FRAGMENTS
-    ]
+    rest = [{"tool_calls": [{"index": 0, "function": {"arguments": fragment}}]} for fragment in TOOL_FRAGMENTS]
     return [first, *rest]
 
 

@@ -78,9 +78,7 @@ def fault(name: str) -> str:
     return f"fault:{name}:{ARGUMENTS[name]}" if name in ARGUMENTS else f"fault:{name}"
 
 
-async def ask(
-    http: aiohttp.ClientSession, upstream: BreakingUpstream, body: dict[str, Any]
-) -> tuple[int, bytes]:
+async def ask(http: aiohttp.ClientSession, upstream: BreakingUpstream, body: dict[str, Any]) -> tuple[int, bytes]:
     """Status and whole body of one chat."""
     async with http.post(f"{upstream.base_url}/chat/completions", json=body, allow_redirects=False) as answer:
         return answer.status, await answer.read()
@@ -221,9 +219,7 @@ async def test_a_reset_is_a_reset_and_a_close_is_a_close(
     """RST and FIN differ on the wire, and what was sent before arrives in both cases."""
     reader, writer = await asyncio.open_connection("127.0.0.1", upstream.port)
     body = json.dumps(asking(fault(name), stream=True)).encode()
-    writer.write(
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
-    )
+    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
     if "cut" in name:
         await reader.readuntil(b'"content":"Hello"')
         await reader.readuntil(b'"content":","')
@@ -293,9 +289,7 @@ async def test_good_answers_keep_the_connection_and_carry_a_request_id(
     """One connection serves many requests, each with its own `x-request-id`, errors too."""
     names = []
     for text in ("hi", "fault:status:500", "fault:no-request-id"):
-        async with http.post(
-            f"{upstream.base_url}/chat/completions", json=asking(text, stream=True)
-        ) as answer:
+        async with http.post(f"{upstream.base_url}/chat/completions", json=asking(text, stream=True)) as answer:
             names.append(answer.headers.get("x-request-id"))
             await answer.read()
     assert names == ["req_1", "req_2", None]

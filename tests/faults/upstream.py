@@ -126,7 +126,7 @@ class BreakingUpstream:
             assert isinstance(reader, WatchedReader)
             reader.on_gone = lambda: None
             writer.close()
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
                 await writer.wait_closed()
             self._handlers.discard(handler)
 

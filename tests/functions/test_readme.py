@@ -81,5 +81,5 @@ def test_the_python_example_streams(server: Server, tmp_path: Path) -> None:
 
 
 def _example(language: str, part: str) -> str:
-    blocks = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    blocks: list[str] = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
     return next(block for block in blocks if part in block)

@@ -1,0 +1,24 @@
+"""The breaking upstream and a client, both in the test's event loop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+
+from tests.faults.upstream import BreakingUpstream, breaking_upstream
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[BreakingUpstream]:
+    """A breaking upstream in the test's event loop."""
+    async with breaking_upstream() as running:
+        yield running
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    """A client that adds nothing and follows nothing."""
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
+        yield session
