@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 
 import uvicorn
@@ -40,14 +41,19 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def main() -> None:
-    """Serves until interrupted; exits with 2 and a message where a setting is wrong."""
+    """Serves until interrupted; exits with 1 and a message where a setting is wrong."""
     try:
         provider = bootstrap.check_settings().provider.name
         port = _port(os.environ.get("PORT", "8080"))
     except SettingsError as error:
         sys.exit(f"Echo Brain cannot start: {error}")
+    try:
+        listening = socket.create_server((HOST, port))
+    except OSError as error:
+        sys.exit(f"Echo Brain cannot start: port {port}: {error.strerror}")
     print(BANNER.format(url=f"http://{HOST}:{port}", provider=provider), flush=True)
-    uvicorn.run(app, host=HOST, port=port, log_level="warning", lifespan="off", timeout_graceful_shutdown=8)
+    config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=8)
+    uvicorn.Server(config).run(sockets=[listening])
 
 
 def _port(raw: str) -> int:

@@ -38,7 +38,8 @@ class Gateway:
         self._limits = limits
         self._max_tokens = max_tokens
         self._clock = clock
-        self._health: tuple[float, ProviderHealth] | None = None
+        self._health: tuple[float, ProviderHealth] | None = None  # and until when it counts
+        self._asking = asyncio.Lock()
 
     @property
     def provider_name(self) -> str:
@@ -99,9 +100,10 @@ class Gateway:
 
     async def health(self) -> ProviderHealth:
         """The provider's health as asked within the last 30 s; a provider that does not answer in 5 s is not well."""
-        if self._health is None or self._clock() >= self._health[0]:
-            self._health = (self._clock() + HEALTH_CACHE_S, await self._ask_health())
-        return self._health[1]
+        async with self._asking:
+            if self._health is None or self._clock() >= self._health[0]:
+                self._health = (self._clock() + HEALTH_CACHE_S, await self._ask_health())
+            return self._health[1]
 
     async def aclose(self) -> None:
         """Closes the provider."""

@@ -73,6 +73,8 @@ class CachedSecret:
         if self._value == rejected and not self._already_reread(rejected):
             self._rejected = (rejected, self._clock() + self._ttl_s)
             await self._read_once()
+        elif self._value == rejected and self._reading is not None:  # another request's 401 has begun the read
+            await asyncio.shield(self._reading)
         return await self.get()
 
     def _already_reread(self, rejected: str) -> bool:
@@ -127,7 +129,7 @@ class SecretManagerReader:
             name=version_name(self._name, self._find_project()), timeout=timeout_s, retry=None
         )
         value = answer.payload.data.decode("utf-8").strip()
-        if not value or not value.isprintable():
+        if not value or not (value.isascii() and value.isprintable()):
             raise SettingsError("OPENAI_API_KEY_SECRET: the secret's value is empty or not printable text")
         return value
 

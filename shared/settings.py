@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 T = TypeVar("T")
 
@@ -107,11 +107,12 @@ class _Reader:
 def _provider(read: _Reader) -> ProviderSettings:
     if read("ECHO_BRAIN_CONFIG", _text, None):
         raise SettingsError("ECHO_BRAIN_CONFIG: configuration files are not supported by this version")
-    key = read("OPENAI_API_KEY", _text, "")
+    key = read("OPENAI_API_KEY", _key, "")
     secret = read("OPENAI_API_KEY_SECRET", _secret_name, None)
+    required = read("ECHO_REQUIRE_OPENAI", _boolean, False)
     name = read("ECHO_BRAIN_PROVIDER", _one_of(PROVIDERS), "openai" if key or secret else "stub")
     if name != "openai":
-        if read("ECHO_REQUIRE_OPENAI", _boolean, False):
+        if required:
             raise SettingsError(
                 f"ECHO_REQUIRE_OPENAI: refuses to start on '{name}'; set OPENAI_API_KEY or OPENAI_API_KEY_SECRET, "
                 "and ECHO_BRAIN_PROVIDER to openai or not at all"
@@ -142,6 +143,12 @@ def _openai(read: _Reader, key: str, secret: str | None) -> ProviderSettings:
 def _text(raw: str) -> str:
     if not raw.isprintable():
         raise ValueError("must be printable text on one line")
+    return raw
+
+
+def _key(raw: str) -> str:
+    if not (raw.isascii() and raw.isprintable()):
+        raise ValueError("must be printable ASCII text on one line")
     return raw
 
 
@@ -191,12 +198,22 @@ def _count(raw: str) -> int:
 
 
 def _url(raw: str) -> str:
-    parts = urlsplit(raw)
-    if parts.scheme not in ("http", "https") or not parts.hostname or not raw.isprintable() or " " in raw:
+    parts = _split(raw)
+    if parts is None or parts.scheme not in ("http", "https") or not raw.isprintable() or " " in raw:
         raise ValueError("must be an http:// or https:// address")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("must be an address without user, query or fragment")
     return raw.rstrip("/")
+
+
+def _split(raw: str) -> SplitResult | None:
+    """The parts of an address, or None where host or port is not one; urllib's own complaint would quote it."""
+    try:
+        parts = urlsplit(raw)
+        known = parts.hostname and parts.port != 0
+    except ValueError:
+        return None
+    return parts if known else None
 
 
 def _origins(raw: str) -> frozenset[str]:
@@ -204,7 +221,8 @@ def _origins(raw: str) -> frozenset[str]:
 
 
 def _origin(raw: str) -> str:
-    parts = urlsplit(raw)
-    if parts.scheme not in ("http", "https") or f"{parts.scheme}://{parts.netloc}" != raw or not parts.hostname:
+    parts = _split(raw)
+    exact = parts is not None and parts.scheme in ("http", "https") and f"{parts.scheme}://{parts.netloc}" == raw
+    if not exact or "@" in raw or "*" in raw:
         raise ValueError("must be exact origins such as https://app.example.com, separated by commas")
     return raw

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from typing import Annotated, Any, Final, Literal
 
@@ -79,7 +80,7 @@ class BrainDialect:
         message = {"role": "assistant", "content": answer.message.content}
         if answer.message.tool_calls:
             message["tool_calls"] = answer.message.tool_calls
-        return msgspec.json.encode(self.response(message, exchange))
+        return _json(self.response(message, exchange))
 
     def error(self, error: EchoBrainError, exchange: Exchange) -> tuple[int, bytes]:
         """The Brain error envelope."""
@@ -161,7 +162,7 @@ class BrainStream:
             message["tool_calls"] = [call for _, call in sorted(self._tool_calls.items())]
         elif message["content"] is None:
             message["content"] = ""
-        return _event("final", msgspec.json.encode(self._dialect.response(message, self._exchange)))
+        return _event("final", _json(self._dialect.response(message, self._exchange)))
 
     def failure(self, error: EchoBrainError) -> bytes:
         """The `error` event."""
@@ -170,10 +171,10 @@ class BrainStream:
     def _take(self, delta: Delta, frames: list[bytes]) -> None:
         if isinstance(delta.content, str) and delta.content:
             self._tokens.append(delta.content)
-            frames.append(b'event: token\ndata: {"token":' + msgspec.json.encode(delta.content) + self._token_end)
-        for part in delta.tool_calls or ():
-            if isinstance(part, dict):
-                _add_fragment(self._tool_calls.setdefault(int(part.get("index") or 0), {}), part)
+            frames.append(b'event: token\ndata: {"token":' + _json(delta.content) + self._token_end)
+        for part in delta.tool_calls if isinstance(delta.tool_calls, list) else ():
+            if isinstance(part, dict) and isinstance(index := part.get("index") or 0, int):
+                _add_fragment(self._tool_calls.setdefault(index, {}), part)
 
 
 def _add_fragment(call: dict[str, Any], fragment: dict[str, Any]) -> None:
@@ -182,10 +183,19 @@ def _add_fragment(call: dict[str, Any], fragment: dict[str, Any]) -> None:
         if fragment.get(name):
             call[name] = fragment[name]
     function = call.setdefault("function", {"name": "", "arguments": ""})
+    given = fragment.get("function")
     for name in ("name", "arguments"):
-        piece = (fragment.get("function") or {}).get(name)
+        piece = given.get(name) if isinstance(given, dict) else None
         if isinstance(piece, str):
             function[name] += piece
+
+
+def _json(value: Any) -> bytes:
+    """The value as JSON; half a surrogate pair, which some vendors send, stays an escape."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return json.dumps(msgspec.to_builtins(value)).encode()
 
 
 def _event(name: str, data: bytes) -> bytes:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final
 
 import msgspec
@@ -14,7 +16,7 @@ from shared.errors import BadRequest, ClientClosedRequest, PayloadTooLarge, Unsu
 
 MAX_BODY_BYTES: Final = 10 * 1024 * 1024
 MAX_DEPTH: Final = 64
-_BRACKETS: Final = bytes.maketrans(b"[{]}", b"(())")
+_STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # one deeper, one back
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -117,18 +119,20 @@ def is_deeper_than(body: bytes, limit: int) -> bool:
     if body.count(b"[") + body.count(b"{") <= limit:
         return False
     outside_strings = b"".join(body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
-    brackets = outside_strings.translate(_BRACKETS, _NOT_BRACKETS)
-    for _ in range(limit):  # each pass takes the innermost pairs away
-        brackets = brackets.replace(b"()", b"")
-    return b"()" in brackets or brackets.count(b"(") > limit
+    steps = outside_strings.translate(_STEPS, _NOT_BRACKETS)
+    return b"\x01" * (limit + 1) in steps or max(accumulate(array("b", steps)), default=0) > limit
 
 
 def _check_type(request: Request) -> None:
     kind, _, parameters = request.headers.get("content-type", "").partition(";")
-    name, _, charset = parameters.strip().partition("=")
+    charsets = [
+        value
+        for name, _, value in (part.partition("=") for part in parameters.lower().split(";"))
+        if name.strip() == "charset"
+    ]
     if kind.strip().lower() != "application/json":
         raise UnsupportedMediaType
-    if name.strip().lower() == "charset" and charset.strip(' "').lower() not in ("utf-8", "utf8", "us-ascii"):
+    if any(charset.strip(' "') not in ("utf-8", "utf8", "us-ascii") for charset in charsets):
         raise UnsupportedMediaType
     if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
         raise UnsupportedMediaType

@@ -59,7 +59,7 @@ class EventReader:
     def closed(self) -> Chunk:
         """The connection is over: the last chunk if the answer is whole, else `UpstreamError` (or what it carried)."""
         last = (self.feed(b"\n\n") if self._pending else None) or Chunk(b"", [], has_content=False)
-        if self.failure is None and self.finished:
+        if self.failure is None and self.finished and not self._open:
             return msgspec.structs.replace(last, ending=self._ending())
         raise self.failure or UpstreamError(upstream_request_id=self._request_id)
 
@@ -74,10 +74,10 @@ class EventReader:
 
     def _read_plain(self, block: bytes) -> tuple[bytes, list[Event]] | None:
         """The events of a block in the one form that nearly all upstreams use, decoded in one call; else None."""
-        if block.count(b"\n") == 2 and block.startswith(b"data: {"):
+        if block.count(b"\n") == 2 and block.startswith(b"data: {") and b"\r" not in block:
             try:
                 return block, [_decoder.decode(block[6:])]
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, UnicodeDecodeError):
                 return None
         done = block.endswith(_DONE)
         payload = block.removesuffix(_DONE)
@@ -86,7 +86,7 @@ class EventReader:
             return None
         try:
             events = _decoder.decode_lines(payload[6:-2].replace(b"\n\ndata: ", b"\n"))
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return None
         if len(events) != inner + 1:
             return None
@@ -111,9 +111,8 @@ class EventReader:
     def _look(self, payload: bytes, events: list[Event]) -> Chunk | None:
         has_content = False
         left_out = 0  # a bit for each event that is not passed on
-        if self._model is None and events:
-            self._model = printable_token(events[0].model)
         for position, event in enumerate(events):
+            self._model = self._model or printable_token(event.model)
             for choice in event.choices or ():
                 has_content |= self._take_choice(choice)
             if event.error is not None:
@@ -123,22 +122,31 @@ class EventReader:
                 break
             if event.usage is not None:
                 left_out |= self._take_usage(event) << position
+                if left_out < 0:
+                    break
         if left_out:
             payload, events = _without(left_out, payload, events)
         return self._chunk(payload, events, has_content)
 
-    def _take_usage(self, event: Event) -> bool:
-        """Keeps the usage; True for the chunk that has nothing else and was not asked for."""
+    def _take_usage(self, event: Event) -> int:
+        """Keeps the usage; a bit for each event from this one on that is not passed on.
+
+        The chunk that has nothing else is passed on where it was asked for; behind the last one nothing is read,
+        however the bytes were cut.
+        """
         try:
             self._usage = msgspec.convert(event.usage, Usage)
         except msgspec.ValidationError:
-            return False
-        self._over = self._over or (self.finished and not event.choices)
-        return not event.choices and not self._pass_usage
+            return 0
+        if event.choices:
+            return 0
+        last = self.finished and not self._open
+        self._over = self._over or last
+        return (-2 if last else 0) | (not self._pass_usage)
 
     def _take_choice(self, choice: Choice) -> bool:
         """Keeps the state of the choice; True when it brought content."""
-        if choice.finish_reason is not None:
+        if choice.finish_reason:  # some vendors send an empty one all along
             self._finish(choice)
         elif choice.index not in self._open and choice.index not in self._finished:
             self._open.add(choice.index)
@@ -169,7 +177,7 @@ def read_json(decoder: msgspec.json.Decoder[T], data: bytes) -> T | None:
     """`data` as the decoder's type, or None where it is not JSON of that shape."""
     try:
         return decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     try:  # msgspec refuses half a surrogate pair, which some vendors send and json takes
         return msgspec.convert(json.loads(data, parse_constant=_no_constant), decoder.type)

@@ -38,7 +38,7 @@ _BY_STATUS: Final[Mapping[int, type[EchoBrainError]]] = {
     429: RateLimited,
 }
 _CREDENTIAL: Final = re.compile(
-    r"https?://\S+|(?i:bearer|basic)\s+\S+|\b(?:sk|pk|rk|ak|gsk|xai|ebk|key|org|proj)[-_][\w*.\-]{4,}|\bAIza[\w\-]{10,}"
+    r"(?i:https?)://\S+|(?i:bearer|basic)\s+\S+|\b(?:sk|pk|rk|ak|gsk|xai|ebk|key|org|proj)[-_][\w*.\-]{4,}|\bAIza[\w\-]{10,}"
     r"|\b(?=[\w\-]*\d)(?=[\w\-]*[A-Za-z])[\w\-]{32,}"
 )
 _TOKEN: Final = re.compile(r"[!-~]{1,200}")
@@ -57,14 +57,16 @@ class _Body(msgspec.Struct):
     error: ErrorObject | None = None
 
 
-def refusal(status: int, body: bytes, header: Callable[[str], str | None], request_id: str | None) -> EchoBrainError:
-    """The error that an answer with this `status` (not 2xx) is."""
+def refusal(
+    status: int, body: bytes, header: Callable[[str], str | None], request_id: str | None, *, key: str = ""
+) -> EchoBrainError:
+    """The error that an answer with this `status` (not 2xx) is; `key` is what was sent and must not come back."""
     error = _error_object(body)
     kind = _BY_CODE.get(str(error.code)) or _BY_CODE.get(str(error.type)) or _BY_STATUS.get(status)
     if kind is None:
         kind = BadRequest if 400 <= status < 500 else UpstreamError
     if kind is BadRequest:
-        return _bad_request(error, request_id)
+        return _bad_request(error, request_id, key)
     wait_s = retry_after_s(header) if issubclass(kind, (RateLimited, UpstreamError)) else None
     return kind(retry_after_s=wait_s, upstream_request_id=request_id)
 
@@ -72,7 +74,10 @@ def refusal(status: int, body: bytes, header: Callable[[str], str | None], reque
 def in_band_error(error: Any, request_id: str | None) -> EchoBrainError:
     """The error that an error object inside a 200 answer is."""
     fields = error if isinstance(error, dict) else {}
-    kind = _BY_CODE.get(str(fields.get("code"))) or _BY_CODE.get(str(fields.get("type"))) or UpstreamError
+    code = fields.get("code")
+    kind = _BY_CODE.get(str(code)) or _BY_CODE.get(str(fields.get("type")))
+    if kind is None:
+        kind = _BY_STATUS.get(code, UpstreamError) if isinstance(code, int) else UpstreamError
     return kind(upstream_request_id=request_id)
 
 
@@ -85,14 +90,15 @@ def retry_after_s(header: Callable[[str], str | None]) -> float | None:
         return seconds
     try:
         at = parsedate_to_datetime(raw or "")
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
 def clean_reason(message: str) -> str:
     """A provider's own reason, on one line, short, and without anything that looks like a credential or an address."""
-    return _CREDENTIAL.sub("[removed]", " ".join(message.split()))[:MAX_REASON_CHARS]
+    start = " ".join(message[: 4 * MAX_REASON_CHARS].split())  # the pattern looks ahead: not over a whole prompt
+    return _CREDENTIAL.sub("[removed]", start)[:MAX_REASON_CHARS]
 
 
 def printable_token(value: Any) -> str | None:
@@ -100,9 +106,11 @@ def printable_token(value: Any) -> str | None:
     return value if isinstance(value, str) and _TOKEN.fullmatch(value) else None
 
 
-def _bad_request(error: ErrorObject, request_id: str | None) -> BadRequest:
+def _bad_request(error: ErrorObject, request_id: str | None, key: str) -> BadRequest:
     param = printable_token(error.param)
-    reason = clean_reason(error.message) if param and isinstance(error.message, str) else None
+    reason = None
+    if param and isinstance(error.message, str):
+        reason = clean_reason(error.message.replace(key, "[removed]") if key else error.message)
     message = f"The provider refused the request: {reason}" if reason else "The provider refused the request."
     return BadRequest(message, param=param, upstream_request_id=request_id)
 
@@ -110,7 +118,7 @@ def _bad_request(error: ErrorObject, request_id: str | None) -> BadRequest:
 def _error_object(body: bytes) -> ErrorObject:
     try:
         return msgspec.json.decode(body, type=_Body).error or ErrorObject()
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ErrorObject()
 
 

@@ -15,6 +15,7 @@ import aiohttp
 import httpx2
 
 KEEP_ALIVE_S: Final = 55.0  # below the 60 s after which common servers close an idle connection
+MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 READ_BUFFER_BYTES: Final = 256 * 1024
 READ_FAILURES: Final = (aiohttp.ClientError, OSError, ValueError, RuntimeError)  # RuntimeError: a lost connection
 _SKIPPED_HEADERS: Final = frozenset({"host", "accept-encoding", "content-length", "connection"})
@@ -36,8 +37,15 @@ class UpstreamBody(httpx2.AsyncByteStream):
         return self._response.content.read_nowait()
 
     async def read_all(self) -> bytes:
-        """The rest of the body. Raises `READ_FAILURES`."""
-        return await self._response.content.read()
+        """The rest of the body. Raises `READ_FAILURES`, also for a body that would fill the memory."""
+        pieces: list[bytes] = []
+        size = 0
+        while data := await self.read_some():
+            size += len(data)
+            if size > MAX_ANSWER_BYTES:
+                raise ValueError("the answer is too large")
+            pieces.append(data)
+        return b"".join(pieces)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
@@ -85,7 +93,9 @@ class AiohttpClient(httpx2.AsyncClient):
             raise _translated(error) from error
         return httpx2.Response(
             response.status,
-            headers=list(response.raw_headers),
+            headers=[  # aiohttp has undone the encoding
+                item for item in response.raw_headers if item[0].lower() != b"content-encoding"
+            ],
             stream=UpstreamBody(response),
             request=request,
         )

@@ -146,7 +146,7 @@ class OpenAICompatible:
         except openai.APIStatusError as error:
             answer = error.response
             raise refusal(
-                answer.status_code, answer.content, answer.headers.get, _request_id(answer.headers)
+                answer.status_code, answer.content, answer.headers.get, _request_id(answer.headers), key=key
             ) from error
         except openai.APITimeoutError as error:  # of the timeouts only that of connecting is left to the client
             raise UpstreamTimeout("connect", self._settings.limits.connect_s) from error

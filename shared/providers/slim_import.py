@@ -38,6 +38,9 @@ def _defer(name: str) -> None:
 
     module.__dict__["__getattr__"] = load
     sys.modules[name] = module
+    parent, _, child = name.rpartition(".")
+    if parent in sys.modules:  # as the import of a submodule does
+        setattr(sys.modules[parent], child, module)
 
 
 def _find(name: str) -> ModuleSpec | None:

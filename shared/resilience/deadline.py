@@ -79,7 +79,7 @@ class Watch:
     def listen(self) -> None:
         """The current task waits for the provider from now on."""
         self._deadline.paused(self._loop.time() - self._left_s)
-        self._listener = asyncio.current_task()
+        self._listener = asyncio.current_task(self._loop)
 
     def heard(self, *, token: bool) -> None:
         """The provider has sent something; a token makes its silence count anew."""

@@ -6,6 +6,7 @@ everything else a cold start does on the stub (docs/performance.md), so the few 
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
@@ -46,7 +47,10 @@ class CloudFormatter(logging.Formatter):
             entry.update(fields)
         if record.exc_info and record.exc_info[0]:
             entry["stack"] = where(record.exc_info[0], record.exc_info[2])
-        return msgspec.json.encode(entry).decode()
+        try:
+            return msgspec.json.encode(entry).decode()
+        except UnicodeEncodeError:  # half a surrogate pair; logging's own complaint would quote the record
+            return json.dumps(entry)
 
 
 def configure(level: str, project: str | None, stream: TextIO | None = None) -> None:
