@@ -53,6 +53,8 @@ class EventReader:
             data = self._whole_events(data)
             if not data:
                 return None
+        if data.count(b"\n") == 2 and (chunk := self._read_token(data)) is not None:
+            return chunk
         payload, events = self._read_plain(data) or self._read_any(data)
         return self._look(payload, events)
 
@@ -72,13 +74,24 @@ class EventReader:
             raise UpstreamError(upstream_request_id=self._request_id)
         return data[:end]
 
+    def _read_token(self, block: bytes) -> Chunk | None:
+        """The chunk of a block that is one ordinary token, as nearly all are; None where it needs a closer look."""
+        if not block.startswith(b"data: {") or b"\r" in block:
+            return None
+        try:
+            event = _decoder.decode(block[6:])
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+        choices = event.choices
+        if not choices or len(choices) > 1 or event.usage is not None or event.error is not None or self._over:
+            return None
+        choice = choices[0]
+        if choice.finish_reason or choice.index not in self._open or choice.delta is None:
+            return None
+        return Chunk(block, [event], True) if choice.delta.content else None
+
     def _read_plain(self, block: bytes) -> tuple[bytes, list[Event]] | None:
         """The events of a block in the one form that nearly all upstreams use, decoded in one call; else None."""
-        if block.count(b"\n") == 2 and block.startswith(b"data: {") and b"\r" not in block:
-            try:
-                return block, [_decoder.decode(block[6:])]
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                return None
         done = block.endswith(_DONE)
         payload = block.removesuffix(_DONE)
         inner = payload.count(b"\n\ndata: ")

@@ -11,57 +11,46 @@ from shared.settings import Limits
 
 
 class StreamDeadline:
-    """Which limit of a stream comes next, and when. Pure: every time (s, monotonic) is given."""
+    """Which limit of a stream comes next, and when. Pure: every time (s, monotonic) is given.
 
-    __slots__ = ("_last_token_s", "_limits", "_paused_s", "_started_s")
+    `last_token_s` is when the last token had been dealt with, None before the first.
+    """
+
+    __slots__ = ("_limits", "_started_s", "last_token_s")
 
     def __init__(self, limits: Limits, now_s: float) -> None:
         self._limits = limits
         self._started_s = now_s
-        self._last_token_s: float | None = None
-        self._paused_s = 0.0
-
-    def token(self, now_s: float) -> None:
-        """A token has come."""
-        self._last_token_s = now_s
-        self._paused_s = 0.0
-
-    @property
-    def silent(self) -> bool:
-        """No token has come yet."""
-        return self._last_token_s is None
-
-    def paused(self, length_s: float) -> None:
-        """For so long nobody listened to the provider: it is not the provider's silence."""
-        self._paused_s += length_s
+        self.last_token_s: float | None = None
 
     def next_limit(self) -> tuple[float, UpstreamTimeout]:
         """The time (s, monotonic) of the limit that comes first, and what it means to reach it."""
         limits = self._limits
-        if self._last_token_s is None:
+        if self.last_token_s is None:
             silence_s, timeout = self._started_s + limits.first_token_s, ("first_token", limits.first_token_s)
         else:
-            silence_s, timeout = self._last_token_s + limits.idle_s, ("idle", limits.idle_s)
+            silence_s, timeout = self.last_token_s + limits.idle_s, ("idle", limits.idle_s)
         total_s = self._started_s + limits.streaming_s
-        if total_s <= silence_s + self._paused_s:
+        if total_s <= silence_s:
             return total_s, UpstreamTimeout("total", limits.streaming_s)
-        return silence_s + self._paused_s, UpstreamTimeout(*timeout)
+        return silence_s, UpstreamTimeout(*timeout)
 
 
 class Watch:
     """Interrupts the task that listens to a stream past its deadline: `with` it, `UpstreamTimeout` is raised.
 
-    Between `listen` and `heard` the current task waits for the provider; only then is it interrupted, and only that
-    time counts as the provider's silence: not the time in which a slow client is being written to. One timer a stream,
-    armed anew only when it fires early, so that a token costs no timer.
+    Between `listen` and `heard` a task waits for the provider; only then is it interrupted. The provider's silence
+    counts from the first `listen` after a token: not while a slow client is being written to. One timer a stream, armed
+    anew only when it fires early, so that a token costs no timer. A stream may change hands until its first token.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._loop = asyncio.get_running_loop()
-        self._left_s = self._loop.time()
-        self._deadline = StreamDeadline(limits, self._left_s)
-        self._listener: asyncio.Task[Any] | None = None
-        self._interrupted: asyncio.Task[Any] | None = None
+        self._deadline = StreamDeadline(limits, self._loop.time())
+        self._task: asyncio.Task[Any] | None = None
+        self._listening = False
+        self._token = False  # one has been heard since the last `listen`
+        self._settled = False  # the first token has been dealt with: the task stays, the idle limit counts
         self._reached: UpstreamTimeout | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -71,26 +60,32 @@ class Watch:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._disarm()
-        if self._reached is None or self._interrupted is None:
+        if self._reached is None or self._task is None:
             return
-        if self._interrupted.uncancel() == 0 and kind is asyncio.CancelledError:
+        if self._task.uncancel() == 0 and kind is asyncio.CancelledError:
             raise self._reached from None
 
     def listen(self) -> None:
         """The current task waits for the provider from now on."""
-        self._deadline.paused(self._loop.time() - self._left_s)
-        self._listener = asyncio.current_task(self._loop)
+        if self._token:
+            self._token = False
+            self._deadline.last_token_s = self._loop.time()
+        if not self._settled:
+            self._settle()
+        self._listening = True
 
     def heard(self, *, token: bool) -> None:
         """The provider has sent something; a token makes its silence count anew."""
-        self._listener = None
-        self._left_s = self._loop.time()
+        self._listening = False
         if token:
-            first = self._deadline.silent
-            self._deadline.token(self._left_s)
-            if first:  # the only time that a limit comes nearer: from now on it is the idle one
-                self._disarm()
-                self._arm()
+            self._token = True
+
+    def _settle(self) -> None:
+        self._task = asyncio.current_task()
+        if self._deadline.last_token_s is not None:
+            self._settled = True
+            self._disarm()  # the only time that a limit may come nearer: from now on it is the idle one
+            self._arm()
 
     def _disarm(self) -> None:
         if self._timer is not None:
@@ -104,8 +99,8 @@ class Watch:
         at_s, timeout = self._deadline.next_limit()
         if self._loop.time() < at_s:
             self._arm()
-        elif self._listener is not None:
-            self._reached, self._interrupted = timeout, self._listener
-            self._listener.cancel()
+        elif self._listening and self._task is not None:
+            self._reached = timeout
+            self._task.cancel()
         else:
             self._timer = self._loop.call_later(0.1, self._check)
