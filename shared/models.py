@@ -68,7 +68,7 @@ class AnswerMessage(msgspec.Struct, frozen=True):
     tool_calls: Any = None
 
 
-class Delta(msgspec.Struct):
+class Delta(msgspec.Struct, gc=False):
     """What is looked at in the delta of a streamed choice; the types are loose because vendors differ."""
 
     content: Any = None
@@ -92,7 +92,7 @@ class Delta(msgspec.Struct):
         )
 
 
-class Choice(msgspec.Struct):
+class Choice(msgspec.Struct, gc=False):
     """What is looked at in one choice of a streamed chunk."""
 
     index: int = 0
@@ -100,7 +100,7 @@ class Choice(msgspec.Struct):
     finish_reason: Any = None
 
 
-class Event(msgspec.Struct):
+class Event(msgspec.Struct, gc=False):
     """What is looked at in one streamed `chat.completion.chunk`."""
 
     choices: list[Choice] | None = None
@@ -109,7 +109,7 @@ class Event(msgspec.Struct):
     model: Any = None
 
 
-class Chunk(msgspec.Struct, frozen=True):
+class Chunk(msgspec.Struct, frozen=True, gc=False):
     """One or more whole server-sent events, as bytes ready to copy and as seen; the last one has the ending."""
 
     data: bytes

@@ -30,6 +30,16 @@ _CAPS: Final = ("max_tokens", "max_completion_tokens")
 _NULL: Final = b"null"
 
 
+# The SDK's defaults, said in so many words: pydantic deep-copies those that are left out, for every request.
+_OPTIONS: Final[Any] = {
+    "timeout": None,  # every limit is the gateway's, but that of connecting, which is the client's
+    "max_retries": 0,
+    "security": {"bearer_auth": True, "admin_api_key_auth": True},
+    "post_parser": openai.not_given,
+}
+_KIND: Final[Any] = {"cast_to": httpx2.Response, "stream": True, "stream_cls": openai.AsyncStream[Any]}
+
+
 class _AnswerChoice(msgspec.Struct):
     message: AnswerMessage | None = None
     finish_reason: Any = None
@@ -54,9 +64,10 @@ class OpenAICompatible:
         self._settings = settings
         self._vendor = vendor
         self._key = key
+        self._base_url = settings.base_url or vendor.base_url
         self._client = openai.AsyncOpenAI(
             api_key="given with each request",
-            base_url=settings.base_url or vendor.base_url,
+            base_url=self._base_url,
             max_retries=0,
             http_client=AiohttpClient(settings.limits.connect_s),
         )
@@ -135,14 +146,13 @@ class OpenAICompatible:
         self, method: str, path: str, key: str, content: bytes | None = None, trace_id: str | None = None
     ) -> httpx2.Response:
         """One exchange up to the headers of a 2xx answer; every failure of it as the error it is."""
-        options = openai.RequestOptions(headers=self._headers(key, trace_id))
-        kind: Any = {"cast_to": httpx2.Response, "stream": True, "stream_cls": openai.AsyncStream[Any]}
+        options: Any = {**_OPTIONS, "headers": self._headers(key, trace_id), "idempotency_key": trace_id or "-"}
         response: httpx2.Response
         try:
             if method == "GET":
-                response = await self._client.get(path, options=options, **kind)
+                response = await self._client.get(self._base_url + path, options=options, **_KIND)
             else:
-                response = await self._client.post(path, content=content, options=options, **kind)
+                response = await self._client.post(self._base_url + path, content=content, options=options, **_KIND)
         except openai.APIStatusError as error:
             answer = error.response
             raise refusal(

@@ -55,6 +55,8 @@ class CloudFormatter(logging.Formatter):
 
 def configure(level: str, project: str | None, stream: TextIO | None = None) -> None:
     """Sends every log record of the process through `CloudFormatter`; other libraries speak from WARNING up."""
+    # What a record would collect for fields that no line of ours has.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler(stream or sys.stdout)
     handler.setFormatter(CloudFormatter(project))
     root = logging.getLogger()
