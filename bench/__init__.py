@@ -1,0 +1,1 @@
+"""The benchmark: the gateway beside a byte copier, a bare function and peers, against one upstream."""
