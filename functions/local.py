@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from shared import bootstrap
-from shared.api.endpoints import EVERYTHING, HEALTH
+from shared.api.routes import EVERYTHING, HEALTH
 from shared.settings import SettingsError
 
 HOST = "127.0.0.1"

@@ -20,7 +20,8 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from shared.api.endpoints import EVERYTHING, Endpoints
+from shared.api.endpoints import Endpoints
+from shared.api.routes import EVERYTHING
 from shared.bootstrap import build
 from shared.settings import Limits, ProviderSettings, Settings
 from tests.ways import eventually

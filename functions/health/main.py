@@ -3,7 +3,8 @@
 import functions_framework.aio
 
 from shared import bootstrap
-from shared.api.endpoints import HEALTH, Request, Response
+from shared.api.endpoints import Request, Response
+from shared.api.routes import HEALTH
 
 
 @functions_framework.aio.http

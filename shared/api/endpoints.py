@@ -1,4 +1,4 @@
-"""Which path of which function answers what, and the walk of a request through the edge."""
+"""The walk of a request through the edge: from its route to its response, whatever goes wrong."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from shared.api.guard import cors_headers, preflight_headers, read_body
 from shared.api.inflight import Drain, Inflight, interrupt_when_gone
 from shared.api.openai import OpenAIDialect
 from shared.api.responses import Headers, JSONBody, error_response, exchange_headers
+from shared.api.routes import Route, Routes, dialect_of
 from shared.api.sse import EventStream
 from shared.errors import (
     BadRequest,
@@ -35,44 +36,10 @@ from shared.settings import Settings
 from shared.telemetry.logs import log_bug, log_request
 from shared.telemetry.trace import current_trace_id, read_trace
 
-__all__ = ["CHAT", "EVERYTHING", "HEALTH", "STREAM", "Endpoints", "Request", "Response", "Routes"]
+__all__ = ["Endpoints", "Request", "Response"]
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One path: the only method it takes, the dialect it speaks, the name of its handler in `Endpoints`."""
-
-    method: str
-    dialect: str
-    handler: str
-
-
-Routes = Mapping[str, Route]
 UNREAD_GRACE_S: Final = 1.0  # how long after its provider's limit a stream is kept for a caller that does not read
-
-_BRAIN_CHAT: Final = Route("POST", "brain", "brain_chat")
-_BRAIN_STREAM: Final = Route("POST", "brain", "brain_stream")
-_BRAIN_HEALTH: Final = Route("GET", "brain", "brain_health")
-_COMPLETIONS: Final = Route("POST", "openai", "completions")
-_PROBES: Final[Routes] = {
-    "/health": Route("GET", "brain", "liveness"),
-    "/version": Route("GET", "brain", "version"),
-}
-CHAT: Final[Routes] = {
-    "/": _BRAIN_CHAT,
-    "/v1/brain/chat": _BRAIN_CHAT,
-    "/v1/chat/completions": _COMPLETIONS,
-    "/v1/models": Route("GET", "openai", "models"),
-    **_PROBES,
-}
-STREAM: Final[Routes] = {
-    "/": _BRAIN_STREAM,
-    "/v1/brain/chat/stream": _BRAIN_STREAM,
-    "/v1/chat/completions": _COMPLETIONS,
-    **_PROBES,
-}
-HEALTH: Final[Routes] = {"/": _BRAIN_HEALTH, "/v1/brain/health": _BRAIN_HEALTH, **_PROBES}
-EVERYTHING: Final[Routes] = {**HEALTH, **STREAM, **CHAT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +82,7 @@ class Endpoints:
         path: str = request.scope["path"]
         route = routes.get(path)
         exchange = self._begin(request, path if route else "(unknown)")
-        dialect = self._dialects[route.dialect if route else _dialect_of(path)]
+        dialect = self._dialects[route.dialect if route else dialect_of(path)]
         call = _Call(request, exchange, dialect, list(cors_headers(request.headers.get("origin"), self._origins)))
         try:
             response = await self._handle(call, route)
@@ -267,11 +234,6 @@ class Endpoints:
     def _json(self, call: _Call, body: Mapping[str, object], status: int = 200, *more: tuple[str, str]) -> Response:
         headers = [*call.headers, *exchange_headers(call.exchange), ("Cache-Control", "no-store"), *more]
         return JSONBody(status, msgspec.json.encode(body), headers)
-
-
-def _dialect_of(path: str) -> str:
-    """The dialect in which an unknown path is refused: what follows /v1/ and is not ours is an OpenAI client's."""
-    return "openai" if path.startswith("/v1/") and not path.startswith("/v1/brain/") else "brain"
 
 
 def _flag(request: Request, name: str) -> bool:

@@ -20,7 +20,7 @@ import asyncio, json, sys
 from starlette.requests import Request
 import main
 from shared import bootstrap
-from shared.api.endpoints import CHAT, STREAM
+from shared.api.routes import CHAT, STREAM
 
 async def ask(path, routes, body):
     async def receive(sent=[]):
