@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -52,20 +51,6 @@ HARMLESS = [
     for stream in (False, True)
     if stream or name != "malformed"  # a body that is not streamed is broken as a whole
 ]
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[BreakingUpstream]:
-    """A breaking upstream in the test's event loop."""
-    async with breaking_upstream() as running:
-        yield running
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    """A client that adds nothing and follows nothing."""
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session:
-        yield session
 
 
 def asking(text: str, *, stream: bool = False, **more: object) -> dict[str, Any]:

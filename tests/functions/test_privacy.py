@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any, Final
 import aiohttp
 import pytest
 
-from tests.faults.upstream import BreakingUpstream, breaking_upstream
+from tests.faults.upstream import BreakingUpstream
 from tests.functions.canaries import (
     CANARY,
     KEY,
@@ -97,20 +97,6 @@ def deployed(tmp_path: Path, target: str | None, environment: dict[str, str]) ->
     everything = {"PORT": str(port), "ERRORS": str(errors), "LOG_LEVEL": "DEBUG", **environment}
     with serving(split, port=port, log=tmp_path / f"{target}.stdout", environment=everything) as server:
         yield Function(server, errors)
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[BreakingUpstream]:
-    """A breaking upstream in the test's event loop."""
-    async with breaking_upstream() as running:
-        yield running
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    """A client with as many connections as it likes."""
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        yield session
 
 
 def environment(upstream: BreakingUpstream, **more: str) -> dict[str, str]:

@@ -6,33 +6,19 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import aiohttp
 import pytest
 
-from tests.faults.upstream import BreakingUpstream, breaking_upstream
+from tests.faults.upstream import BreakingUpstream
 from tests.servers import Server, gateway
 from tests.ways import BRAIN_JSON, OPENAI_EVENTS, OPENAI_JSON, STREAM_WAYS, Reply, Way, ask, calling, judge
 
 GONE_WITHIN_S: Final = 8.0
 STREAMS: Final = 20
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[BreakingUpstream]:
-    """A breaking upstream in the test's event loop."""
-    async with breaking_upstream() as running:
-        yield running
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    """A client with as many connections as it likes."""
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        yield session
 
 
 @contextlib.contextmanager
