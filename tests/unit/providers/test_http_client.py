@@ -19,13 +19,6 @@ ASKING = b'{"model": "m", "messages": [{"role": "user", "content": "%s"}], "stre
 
 
 @pytest.fixture
-async def upstream() -> AsyncIterator[BreakingUpstream]:
-    """A breaking upstream in this loop."""
-    async with breaking_upstream() as running:
-        yield running
-
-
-@pytest.fixture
 async def client() -> AsyncIterator[AiohttpClient]:
     """A client, closed afterwards."""
     made = AiohttpClient(connect_timeout_s=5.0)
