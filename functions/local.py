@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -50,10 +51,11 @@ def main() -> None:
     try:
         listening = socket.create_server((HOST, port))
     except OSError as error:
-        sys.exit(f"Echo Brain cannot start: port {port}: {error.strerror}")
+        sys.exit(f"Echo Brain cannot start: port {port}: {error.strerror}; PORT=9000 moves it")
     print(BANNER.format(url=f"http://{HOST}:{port}", provider=provider), flush=True)
     config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=8)
-    uvicorn.Server(config).run(sockets=[listening])
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how one ends it
+        uvicorn.Server(config).run(sockets=[listening])
 
 
 def _port(raw: str) -> int:

@@ -13,6 +13,7 @@ T = TypeVar("T")
 
 LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 PROVIDERS: Final = ("stub", "mock", "openai")
+MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+\-]{0,199}")
 SECRET_NAME: Final = re.compile(
     r"(?:projects/(?P<project>[a-z0-9:.\-]+)/secrets/)?(?P<secret>[A-Za-z0-9_\-]{1,255})"
     r"(?:/versions/(?P<version>[A-Za-z0-9_\-]+))?"
@@ -105,12 +106,15 @@ class _Reader:
 
 
 def _provider(read: _Reader) -> ProviderSettings:
-    if read("ECHO_BRAIN_CONFIG", _text, None):
-        raise SettingsError("ECHO_BRAIN_CONFIG: configuration files are not supported by this version")
-    key = read("OPENAI_API_KEY", _key, "")
-    secret = read("OPENAI_API_KEY_SECRET", _secret_name, None)
+    pinned = read("ECHO_BRAIN_PROVIDER", _one_of(PROVIDERS), None)
     required = read("ECHO_REQUIRE_OPENAI", _boolean, False)
-    name = read("ECHO_BRAIN_PROVIDER", _one_of(PROVIDERS), "openai" if key or secret else "stub")
+    key, secret = "", None
+    if pinned in (None, "openai"):  # to roll back must work, whatever is wrong with the rest
+        if read("ECHO_BRAIN_CONFIG", _text, None):
+            raise SettingsError("ECHO_BRAIN_CONFIG: configuration files are not supported by this version")
+        key = read("OPENAI_API_KEY", _key, "")
+        secret = read("OPENAI_API_KEY_SECRET", _secret_name, None)
+    name = pinned or ("openai" if key or secret else "stub")
     if name != "openai":
         if required:
             raise SettingsError(
@@ -128,7 +132,7 @@ def _openai(read: _Reader, key: str, secret: str | None) -> ProviderSettings:
     return ProviderSettings(
         name="openai",
         vendor="openai",
-        model=read("OPENAI_MODEL", _text, "gpt-4.1-mini"),
+        model=read("OPENAI_MODEL", _model, "gpt-4.1-mini"),
         base_url=read("OPENAI_BASE_URL", _url, None),
         api_key=key,
         api_key_secret=None if key else secret,
@@ -143,6 +147,12 @@ def _openai(read: _Reader, key: str, secret: str | None) -> ProviderSettings:
 def _text(raw: str) -> str:
     if not raw.isprintable():
         raise ValueError("must be printable text on one line")
+    return raw
+
+
+def _model(raw: str) -> str:
+    if MODEL_NAME.fullmatch(raw) is None:
+        raise ValueError("must be a name of at most 200 letters, digits and . _ : / @ + -")
     return raw
 
 

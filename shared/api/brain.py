@@ -8,13 +8,14 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from shared.api.guard import Body, field_error
+from shared.api.guard import AnyObject, Body, field_error
 from shared.api.openai import checked_model
-from shared.errors import EchoBrainError
+from shared.errors import EchoBrainError, UpstreamError
 from shared.models import Answer, ChatRequest, Chunk, Delta, Ending, Exchange, TokenCap
 from shared.settings import Deployment
 
 MAX_SESSION_ID: Final = 200
+MAX_ANSWER_CHARS: Final = 64 * 1024 * 1024  # of a stream, which is gathered for its final event
 _NOT_FORWARDED: Final = frozenset({"session_id", "metadata", "max_tokens"})
 
 _Text = Annotated[str, msgspec.Meta(min_length=1)]
@@ -34,16 +35,16 @@ class _Message(msgspec.Struct, forbid_unknown_fields=True):
 class _Request(msgspec.Struct, forbid_unknown_fields=True):
     messages: Annotated[list[_Message], msgspec.Meta(min_length=1)]
     session_id: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_SESSION_ID)] | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: AnyObject | None = None
     model: str | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
     stop: str | Annotated[list[str], msgspec.Meta(min_length=1, max_length=4)] | None = None
     seed: int | None = None
-    response_format: dict[str, Any] | None = None
-    tools: list[dict[str, Any]] | None = None
-    tool_choice: str | dict[str, Any] | None = None
+    response_format: AnyObject | None = None
+    tools: list[AnyObject] | None = None
+    tool_choice: str | AnyObject | None = None
 
 
 _request = msgspec.json.Decoder(_Request)
@@ -89,7 +90,7 @@ class BrainDialect:
             "error": {
                 "code": error.code,
                 "message": error.message,
-                "upstream_request_id": error.upstream_request_id,
+                "upstream_request_id": error.upstream_request_id or exchange.upstream_request_id,
             },
             "runtime": self.runtime(exchange),
         }
@@ -132,6 +133,7 @@ class BrainStream:
         self._dialect = dialect
         self._exchange = exchange
         self._tokens: list[str] = []
+        self._size = 0
         self._tool_calls: dict[int, dict[str, Any]] = {}
         self._token_end = b',"session_id":' + msgspec.json.encode(exchange.session_id) + b"}\n\n"
 
@@ -170,6 +172,9 @@ class BrainStream:
 
     def _take(self, delta: Delta, frames: list[bytes]) -> None:
         if isinstance(delta.content, str) and delta.content:
+            self._size += len(delta.content)
+            if self._size > MAX_ANSWER_CHARS:
+                raise UpstreamError(upstream_request_id=self._exchange.upstream_request_id)
             self._tokens.append(delta.content)
             frames.append(b'event: token\ndata: {"token":' + _json(delta.content) + self._token_end)
         for part in delta.tool_calls if isinstance(delta.tool_calls, list) else ():

@@ -29,6 +29,8 @@ from shared.errors import (
     InternalError,
     MethodNotAllowed,
     NotFound,
+    Overloaded,
+    UpstreamError,
 )
 from shared.gateway import Gateway
 from shared.models import ChatRequest, Chunk, Exchange
@@ -39,6 +41,7 @@ from shared.telemetry.trace import current_trace_id, read_trace
 __all__ = ["Endpoints", "Request", "Response"]
 
 
+MAX_BEFORE_CONTENT_BYTES: Final = 1024 * 1024  # what is kept back of a stream that has said nothing yet
 UNREAD_GRACE_S: Final = 1.0  # how long after its provider's limit a stream is kept for a caller that does not read
 
 
@@ -146,6 +149,8 @@ class Endpoints:
     async def _read(self, call: _Call, *, stream: bool | None) -> ChatRequest:
         chat = call.dialect.decode(await read_body(call.request), call.exchange, stream=stream)
         self._gateway.admit(chat, call.exchange)
+        if self._drain.stopping:  # now that the body has come, and before a stream begins: still a plain refusal
+            raise Overloaded
         return chat
 
     async def _answer(self, call: _Call, chat: ChatRequest) -> Response:
@@ -177,11 +182,15 @@ class Endpoints:
     async def _until_content(self, call: _Call, chunks: AsyncGenerator[Chunk]) -> list[Chunk]:
         """The chunks up to the first with content: until then a failure is still a plain HTTP error."""
         first: list[Chunk] = []
+        size = 0
         with Inflight(self._drain, stream=True) as inflight:
             watcher = asyncio.create_task(interrupt_when_gone(call.request.receive, inflight))
             try:
                 async for chunk in chunks:
                     first.append(chunk)
+                    size += len(chunk.data)
+                    if size > MAX_BEFORE_CONTENT_BYTES and not chunk.has_content:
+                        raise UpstreamError(upstream_request_id=call.exchange.upstream_request_id)
                     if chunk.has_content or chunk.ending is not None:
                         break
             finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -62,22 +63,24 @@ class Drain:
         self._under_way.discard(inflight)
 
     def listen(self) -> None:
-        """Puts `stop` in front of the server's own SIGTERM handler; the server has set that only when it serves."""
+        """Puts `stop` in front of the server's own signal handlers; the server sets them only when it serves."""
         if self._installed:
             return
         self._installed = True
         loop = asyncio.get_running_loop()
-        server_handler: Callable[[int, FrameType | None], Any] | int | None = signal.getsignal(signal.SIGTERM)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with contextlib.suppress(ValueError):  # not the main thread: an embedded server, stopped by its owner
+                signal.signal(number, self._before(signal.getsignal(number), loop))
 
+    def _before(
+        self, server_handler: Callable[[int, FrameType | None], Any] | int | None, loop: asyncio.AbstractEventLoop
+    ) -> Callable[[int, FrameType | None], None]:
         def handle(number: int, frame: FrameType | None) -> None:
             loop.call_soon_threadsafe(self.stop)
             if callable(server_handler):
                 server_handler(number, frame)
 
-        try:
-            signal.signal(signal.SIGTERM, handle)
-        except ValueError:  # not the main thread: an embedded server, which is stopped by its owner
-            return
+        return handle
 
     def stop(self) -> None:
         """No new work; streams end now, answers soon, the process in any case."""

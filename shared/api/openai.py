@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Final
 
 import msgspec
 
-from shared.api.guard import Body, field_error
+from shared.api.guard import AnyObject, Body, field_error
 from shared.errors import BadRequest, EchoBrainError
 from shared.models import Answer, ChatRequest, Chunk, Ending, Exchange, TokenCap
+from shared.settings import MODEL_NAME
 
-MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+\-]{0,199}")
 MAX_CHOICES: Final = 128  # OpenAI's own limit of `n`
 _DONE: Final = b"data: [DONE]\n\n"
 
@@ -26,7 +25,7 @@ class _StreamOptions(msgspec.Struct):
 class _Request(msgspec.Struct):
     """What is looked at; a member that is null counts as absent."""
 
-    messages: Annotated[list[dict[str, msgspec.Raw]], msgspec.Meta(min_length=1)]
+    messages: Annotated[list[AnyObject], msgspec.Meta(min_length=1)]
     model: str | None = None
     stream: bool | None = None
     stream_options: _StreamOptions | None = None

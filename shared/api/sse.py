@@ -79,9 +79,11 @@ class EventStream(Response):
             await self._chunks.aclose()
 
     async def _copy(self, send: Send) -> None:
-        data, ending = self._opening, None
+        pieces, ending = [self._opening], None
         for chunk in self._first:
-            data, ending = data + self._encoder.chunk(chunk), chunk.ending
+            pieces.append(self._encoder.chunk(chunk))
+            ending = chunk.ending
+        data = b"".join(pieces)
         if data and ending is None:
             await self._send(send, data)
         while ending is None:

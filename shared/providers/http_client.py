@@ -9,6 +9,7 @@ body as they are, and hand the answer's body on as aiohttp reads it. Measured in
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable
 from functools import lru_cache
 from typing import Any, Final
@@ -18,6 +19,8 @@ import httpx2
 
 KEEP_ALIVE_S: Final = 55.0  # below the 60 s after which common servers close an idle connection
 MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
+MAX_REFUSAL_BYTES: Final = 1024 * 1024
+REFUSAL_BODY_S: Final = 1.0
 READ_BUFFER_BYTES: Final = 256 * 1024
 READ_FAILURES: Final = (aiohttp.ClientError, OSError, ValueError, RuntimeError)  # RuntimeError: a lost connection
 _NO_STREAM: Final = httpx2.ByteStream(b"")
@@ -65,11 +68,16 @@ class UpstreamBody(httpx2.AsyncByteStream):
         return b"".join(pieces)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        try:
-            while data := await self.read_some():
-                yield data
-        except READ_FAILURES as error:
-            raise _translated(error) from error
+        """The start of the body, for the SDK, which reads that of a refusal.
+
+        What breaks, drags on or fills the memory behind the headers must not hide what they say.
+        """
+        pieces: list[bytes] = []
+        with contextlib.suppress(*READ_FAILURES):
+            async with asyncio.timeout(REFUSAL_BODY_S):
+                while sum(map(len, pieces)) < MAX_REFUSAL_BYTES and (data := await self.read_some()):
+                    pieces.append(data)
+        yield b"".join(pieces)
 
     async def finish(self, limit_s: float) -> None:
         """Lets the connection go back to the pool if the body ends within `limit_s`, else closes it."""

@@ -29,7 +29,7 @@ _FAULTS: Final[Mapping[str, EchoBrainError]] = {
         errors.ConnectionFailed,
         errors.UpstreamError,
     )
-} | {"timeout": UpstreamTimeout("total", 0)}
+} | {"timeout": UpstreamTimeout("total", 60)}
 
 
 class Mock:

@@ -26,6 +26,7 @@ from shared.settings import ProviderSettings
 
 FINISH_GRACE_S: Final = 0.5  # how long a finished answer waits for a usage chunk and [DONE] that may never come
 POOL_GRACE_S: Final = 0.25  # how long the end of a whole answer's connection is waited for, to use it again
+_NOT_SENT: Final = ("Authorization", "OpenAI-Organization", "OpenAI-Project")
 _CAPS: Final = ("max_tokens", "max_completion_tokens")
 _NULL: Final = b"null"
 
@@ -165,7 +166,8 @@ class OpenAICompatible:
         return response
 
     def _headers(self, key: str, trace_id: str | None) -> dict[str, str | openai.Omit]:
-        headers: dict[str, str | openai.Omit] = {"Authorization": openai.Omit()}
+        # What the SDK would take from its own environment variables is nobody's setting here.
+        headers: dict[str, str | openai.Omit] = dict.fromkeys(_NOT_SENT, openai.Omit())
         if key:
             headers[self._vendor.auth_header] = self._vendor.auth_scheme + key
         if trace_id:

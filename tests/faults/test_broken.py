@@ -9,10 +9,10 @@ from typing import Any, Final
 import aiohttp
 import pytest
 
-from shared.api import endpoints, sse
+from shared.api import brain, endpoints, sse
 from tests.faults.upstream import REDIRECTED, BreakingUpstream
-from tests.inprocess import serving
-from tests.ways import JSON_WAYS, OPENAI_EVENTS, STREAM_WAYS, WAYS, Way, ask, calling, eventually, judge
+from tests.inprocess import scripted, serving
+from tests.ways import BRAIN_EVENTS, JSON_WAYS, OPENAI_EVENTS, STREAM_WAYS, WAYS, Way, ask, calling, eventually, judge
 
 STATUS: Final = {"connection_error": 502, "upstream_error": 502, "timeout": 504}
 # What a caller sees of a stream before it breaks: the text of the first two tokens, of all, or nothing.
@@ -183,3 +183,34 @@ async def test_the_gateway_is_sound_after_every_fault(http: aiohttp.ClientSessio
         for way in WAYS:
             assert judge(await ask(http, gateway.url, way)).text == ALL
         assert len(gateway.lines) == (len(faults) + 1) * len(WAYS)
+
+
+async def test_a_stream_that_says_nothing_does_not_fill_the_memory(http: aiohttp.ClientSession) -> None:
+    """Chunks without content are kept back for a plain error, but not without end."""
+    role = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'
+    sent = 0
+
+    async def upstream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 999999999\r\n\r\n")
+        while True:
+            writer.write(role * 1000)
+            await writer.drain()
+            sent += 1
+
+    async with scripted(upstream) as base_url, serving(base_url) as gateway:
+        reply = await ask(http, gateway.url, OPENAI_EVENTS)
+    assert (reply.status, judge(reply).code) == (502, "upstream_error")
+    assert sent < 200
+
+
+async def test_a_brain_stream_is_not_gathered_without_end(
+    upstream: BreakingUpstream, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The text for the final event has a limit, and beyond it the stream ends in an error."""
+    monkeypatch.setattr(brain, "MAX_ANSWER_CHARS", 1000)
+    async with serving(upstream.base_url) as gateway:
+        verdict = judge(await ask(http, gateway.url, BRAIN_EVENTS, "fault:big:5000"))
+    assert verdict.code == "upstream_error"
+    assert len(verdict.text) <= 1000

@@ -14,10 +14,11 @@ from typing import Final
 import aiohttp
 import pytest
 
+from shared.providers import http_client
 from tests.faults.upstream import BreakingUpstream
 from tests.inprocess import KEY, scripted, serving
 from tests.servers import free_port
-from tests.ways import BRAIN_EVENTS, OPENAI_JSON, WAYS, ask, judge
+from tests.ways import BRAIN_EVENTS, BRAIN_JSON, OPENAI_JSON, WAYS, ask, judge
 
 INVALID, SERVER, LIMITED, QUOTA = "invalid_request_error", "server_error", "rate_limit_error", "insufficient_quota"
 # scenario: code, status for Brain and for OpenAI, OpenAI's type, Retry-After, may it be tried again
@@ -167,3 +168,44 @@ def full_backlog() -> Iterator[str]:
                 yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
                 return
         pytest.skip("this kernel accepts connections beyond the backlog")
+
+
+@pytest.mark.parametrize("end", ["cut", "stall", "endless"])
+@pytest.mark.parametrize(("status", "code"), [(401, "auth_error"), (429, "rate_limit"), (500, "upstream_error")])
+async def test_a_refusal_counts_whatever_becomes_of_its_body(
+    http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch, end: str, status: int, code: str
+) -> None:
+    """Status and headers have come: a body that breaks off, stalls or never ends does not hide or delay them."""
+    monkeypatch.setattr(http_client, "REFUSAL_BODY_S", 0.1)
+    sent = 0
+
+    async def upstream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        head = f"HTTP/1.1 {status} No\r\nContent-Length: 999999999\r\nRetry-After: 7\r\nx-request-id: req_1\r\n\r\n"
+        writer.write(head.encode() + b'{"error": {')
+        while end == "endless":
+            writer.write(bytes(1 << 20))
+            await writer.drain()
+            sent += 1
+        if end == "stall":
+            await reader.read()
+            await reader.read()
+
+    async with scripted(upstream) as base_url, serving(base_url) as gateway:
+        reply = await ask(http, gateway.url, BRAIN_JSON)
+    error = judge(reply).error or {}
+    assert (error["code"], error["upstream_request_id"]) == (code, "req_1")
+    assert reply.headers.get("Retry-After") == (None if status == 401 else "7")
+    assert sent < 32
+
+
+async def test_what_the_sdk_reads_from_its_own_environment_does_not_go_up(
+    http: aiohttp.ClientSession, upstream: BreakingUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what is in the table of settings counts."""
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-stray")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-stray")
+    async with serving(upstream.base_url) as gateway:
+        await ask(http, gateway.url, OPENAI_JSON)
+    assert not {"openai-organization", "openai-project"} & upstream.requests[-1].headers.keys()

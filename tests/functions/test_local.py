@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -90,3 +91,14 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
     assert str(port) in done.stderr
     assert "Traceback" not in done.stderr
     assert "Try:" not in done.stdout
+
+
+def test_ctrl_c_ends_it_quietly(tmp_path: Path) -> None:
+    """No traceback, before the first request and after it."""
+    for asked_before in (False, True):
+        with gateway(tmp_path / f"log-{asked_before}", {}, None) as running:
+            if asked_before:
+                get(running.url, "/v1/brain/health")
+            running.process.send_signal(signal.SIGINT)
+            assert running.process.wait(8) == 0
+            assert "Traceback" not in running.output()

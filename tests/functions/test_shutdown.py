@@ -76,6 +76,38 @@ async def test_answers_under_way_get_four_seconds(
             await gone(server, told_s)
 
 
+@pytest.mark.parametrize("way", STREAM_WAYS, ids=str)
+async def test_a_request_that_is_complete_only_after_the_signal_is_refused(
+    way: Way, upstream: BreakingUpstream, http: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    """No new work: also a stream gets a plain 503, not the beginning of one."""
+    with deployed(tmp_path, upstream, None) as server:
+        pending = asyncio.create_task(ask(http, server.url, OPENAI_JSON, "fault:slow:2"))  # keeps the process up
+        await upstream.until(lambda it: len(it.requests) == 1)
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(server.url.rpartition(":")[2]))
+        body = way.body("hi")
+        head = f"POST {way.path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        writer.write(head.encode() + b"\r\n\r\n" + body[:-1])
+        await (await http.get(server.url + "/health")).read()  # by now the server has seen the beginning
+        server.terminate()
+        await asyncio.wait_for(_until_closed(server), 10)
+        writer.write(body[-1:])
+        assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
+        writer.close()
+        assert judge(await pending).code is None
+
+
+async def _until_closed(server: Server) -> None:
+    """Until nobody listens any more: the signal has been dealt with."""
+    while True:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", int(server.url.rpartition(":")[2]))
+        except ConnectionError:
+            return
+        writer.close()
+        await asyncio.sleep(0.02)
+
+
 @pytest.mark.parametrize("target", ["health", None])
 async def test_an_idle_process_goes_at_once(target: str | None, upstream: BreakingUpstream, tmp_path: Path) -> None:
     """Nothing was ever asked but whether it is alive."""

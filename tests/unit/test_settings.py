@@ -185,6 +185,18 @@ def test_the_rollback_switch_needs_one_variable() -> None:
     assert (provider.vendor, provider.api_key, provider.api_key_secret) == ("stub", "", None)
 
 
+@pytest.mark.parametrize("provider", ["stub", "mock"])
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [("OPENAI_API_KEY", "sk-a\nb"), ("OPENAI_API_KEY_SECRET", "a//b"), ("ECHO_BRAIN_CONFIG", "/no/such/file.yaml")],
+)
+def test_the_rollback_works_whatever_is_wrong_with_the_rest(provider: str, name: str, raw: str) -> None:
+    """What is rolled back from may be just what is broken."""
+    with pytest.raises(SettingsError, match=name):
+        read(**{name: raw})
+    assert read(ECHO_BRAIN_PROVIDER=provider, **{name: raw}).provider.vendor == provider
+
+
 def test_a_key_of_the_environment_goes_before_its_secret() -> None:
     """With both, Secret Manager is not asked; with the secret alone it is."""
     both = read(OPENAI_API_KEY=KEY, OPENAI_API_KEY_SECRET=SECRET).provider

@@ -8,8 +8,18 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette.requests import Request
 
-from shared.api.guard import MAX_BODY_BYTES, MAX_DEPTH, cors_headers, is_deeper_than, preflight_headers
+from shared.api.guard import (
+    MAX_BODY_BYTES,
+    MAX_DEPTH,
+    Body,
+    cors_headers,
+    is_deeper_than,
+    preflight_headers,
+    read_body,
+)
+from shared.errors import BadRequest
 
 ORIGIN = "https://app.example.com"
 ALLOWED = frozenset({ORIGIN, "http://localhost:3000"})
@@ -138,3 +148,20 @@ def test_a_preflight_allows_the_routes_methods_and_the_headers_asked_for() -> No
 def test_a_preflights_rubbish_is_not_repeated(asked: str) -> None:
     """What is no list of header names is left out."""
     assert "Access-Control-Allow-Headers" not in dict(preflight_headers(ORIGIN, ALLOWED, "POST, OPTIONS", asked))
+
+
+async def read(body: bytes) -> Body:
+    """What `read_body` makes of a request with this body."""
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    scope = {"type": "http", "method": "POST", "headers": [(b"content-type", b"application/json")]}
+    return await read_body(Request(scope, receive))
+
+
+@pytest.mark.parametrize(("body", "says"), [(rb'{"a":"\ud83d"}', "half a character"), (b'{"a":}', "not valid JSON")])
+async def test_half_a_character_is_not_called_a_syntax_error(body: bytes, says: str) -> None:
+    """`JSON.stringify` writes it, of a text that was cut in the middle of an emoji."""
+    with pytest.raises(BadRequest, match=says):
+        await read(body)
