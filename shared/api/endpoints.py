@@ -181,21 +181,15 @@ class Endpoints:
 
     async def _until_content(self, call: _Call, chunks: AsyncGenerator[Chunk]) -> list[Chunk]:
         """The chunks up to the first with content: until then a failure is still a plain HTTP error."""
-        first: list[Chunk] = []
-        size = 0
         with Inflight(self._drain, stream=True) as inflight:
             watcher = asyncio.create_task(interrupt_when_gone(call.request.receive, inflight))
             try:
-                async for chunk in chunks:
-                    first.append(chunk)
-                    size += len(chunk.data)
-                    if size > MAX_BEFORE_CONTENT_BYTES and not chunk.has_content:
-                        raise UpstreamError(upstream_request_id=call.exchange.upstream_request_id)
-                    if chunk.has_content or chunk.ending is not None:
-                        break
+                return await _first_chunks(chunks)
+            except BaseException:
+                await chunks.aclose()  # nobody will read on: upstream is left now, not when it is collected
+                raise
             finally:
                 watcher.cancel()
-        return first
 
     def _stream_ended(self, exchange: Exchange, error: EchoBrainError | None) -> None:
         exchange.error_code = error.code if error else None
@@ -243,6 +237,19 @@ class Endpoints:
     def _json(self, call: _Call, body: Mapping[str, object], status: int = 200, *more: tuple[str, str]) -> Response:
         headers = [*call.headers, *exchange_headers(call.exchange), ("Cache-Control", "no-store"), *more]
         return JSONBody(status, msgspec.json.encode(body), headers)
+
+
+async def _first_chunks(chunks: AsyncGenerator[Chunk]) -> list[Chunk]:
+    first: list[Chunk] = []
+    size = 0
+    async for chunk in chunks:
+        first.append(chunk)
+        size += len(chunk.data)
+        if chunk.has_content or chunk.ending is not None:
+            break
+        if size > MAX_BEFORE_CONTENT_BYTES:
+            raise UpstreamError(upstream_request_id=first[0].upstream_request_id)
+    return first
 
 
 def _flag(request: Request, name: str) -> bool:

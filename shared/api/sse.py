@@ -89,7 +89,7 @@ class EventStream(Response):
         while ending is None:
             chunk = await self._chunks.__anext__()
             data, ending = self._encoder.chunk(chunk), chunk.ending
-            if data and ending is None:
+            if data and ending is None:  # `_send` without its frame: every token passes here
                 self._sent_s = time.monotonic()
                 await send({"type": "http.response.body", "body": data, "more_body": True})
         self._over = True

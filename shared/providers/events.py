@@ -53,8 +53,10 @@ class EventReader:
             data = self._whole_events(data)
             if not data:
                 return None
-        if data.count(b"\n") == 2 and (chunk := self._read_token(data)) is not None:
-            return chunk
+        if data.count(b"\n") == 2 and (event := _read_one(data)) is not None:
+            if self._is_token(event):
+                return Chunk(data, [event], has_content=True)
+            return self._look(data, [event])
         payload, events = self._read_plain(data) or self._read_any(data)
         return self._look(payload, events)
 
@@ -74,21 +76,15 @@ class EventReader:
             raise UpstreamError(upstream_request_id=self._request_id)
         return data[:end]
 
-    def _read_token(self, block: bytes) -> Chunk | None:
-        """The chunk of a block that is one ordinary token, as nearly all are; None where it needs a closer look."""
-        if not block.startswith(b"data: {") or b"\r" in block:
-            return None
-        try:
-            event = _decoder.decode(block[6:])
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return None
+    def _is_token(self, event: Event) -> bool:
+        """An ordinary token, as nearly all events are: text of a choice that is known and goes on, and nothing else."""
         choices = event.choices
         if not choices or len(choices) > 1 or event.usage is not None or event.error is not None or self._over:
-            return None
+            return False
         choice = choices[0]
         if choice.finish_reason or choice.index not in self._open or choice.delta is None:
-            return None
-        return Chunk(block, [event], True) if choice.delta.content else None
+            return False
+        return bool(choice.delta.content)
 
     def _read_plain(self, block: bytes) -> tuple[bytes, list[Event]] | None:
         """The events of a block in the one form that nearly all upstreams use, decoded in one call; else None."""
@@ -184,6 +180,16 @@ class EventReader:
 
     def _ending(self) -> Ending:
         return Ending(self._finish_reason, self._usage, self._model, self._request_id)
+
+
+def _read_one(block: bytes) -> Event | None:
+    """The event of a block that is a single one in the usual form; None where it is anything else."""
+    if not block.startswith(b"data: {") or b"\r" in block:
+        return None
+    try:
+        return _decoder.decode(block[6:])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 def read_json(decoder: msgspec.json.Decoder[T], data: bytes) -> T | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Final
 
 from shared import errors
@@ -17,8 +17,8 @@ from shared.errors import EchoBrainError, UpstreamError, UpstreamTimeout
 from shared.models import Answer, ChatRequest, Chunk, ProviderHealth, Usage
 from shared.providers.stub import canned_answer, canned_chunks
 
-_FAULTS: Final[Mapping[str, EchoBrainError]] = {
-    kind.code: kind()
+_FAULTS: Final[Mapping[str, Callable[[], EchoBrainError]]] = {
+    kind.code: kind
     for kind in (
         errors.BadRequest,
         errors.ContextLengthExceeded,
@@ -29,7 +29,7 @@ _FAULTS: Final[Mapping[str, EchoBrainError]] = {
         errors.ConnectionFailed,
         errors.UpstreamError,
     )
-} | {"timeout": UpstreamTimeout("total", 60)}
+} | {"timeout": lambda: UpstreamTimeout("total", 60)}
 
 
 class Mock:
@@ -71,7 +71,8 @@ class Mock:
         await asyncio.sleep(self._random.uniform(*self._delay_s))
         kind, _, code = self._model(request).partition(":")
         if kind == "error" and code in _FAULTS:
-            raise _FAULTS[code]
+            fault = _FAULTS[code]()  # a new one each time: an exception gathers where it has been
+            raise fault
         return f"Mock answer from {self.name}, model {self._model(request)}.".replace(" ", "\0 ").split("\0")
 
     def _model(self, request: ChatRequest) -> str:

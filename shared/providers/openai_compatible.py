@@ -1,6 +1,6 @@
 """Any OpenAI-compatible upstream, through the official SDK: its client, its authentication, its errors; raw bytes.
 
-The SDK's typed objects are not used: they cost ten times the request and hide broken streams (docs/performance.md).
+The SDK's typed objects are not used: they rebuild every chunk, and hide broken streams.
 Bootstrap calls `slim_import.defer_sdk_types` before it imports this module.
 """
 

@@ -219,11 +219,11 @@ async def test_a_stream_may_change_the_task_that_listens() -> None:
 
 async def test_a_slow_reader_does_not_make_the_provider_silent() -> None:
     """Time between two waits is not the provider's: the next wait has its whole limit."""
-    with Watch(limits(idle=0.3)) as watch:
+    with Watch(limits(idle=0.5)) as watch:
         await listened(watch, asyncio.sleep(0), token=True)
-        for _ in range(3):
-            await asyncio.sleep(0.2)  # a slow caller is being written to
-            await listened(watch, asyncio.sleep(0))
+        await asyncio.sleep(0.7)  # a slow caller is being written to
+        await listened(watch, asyncio.sleep(0.05), token=True)
+    assert cancellations() == 0
 
 
 async def test_a_limit_that_passes_while_nobody_waits_interrupts_the_next_wait() -> None:
@@ -242,5 +242,6 @@ async def test_a_limit_that_passes_while_nobody_waits_interrupts_the_next_wait()
 async def test_a_watch_that_is_over_interrupts_nobody() -> None:
     """Its timer ends with it."""
     with Watch(limits(first=SHORT_S)) as watch:
-        await listened(watch, asyncio.sleep(0))
-    await asyncio.sleep(5 * SHORT_S)
+        watch.listen()
+    await asyncio.sleep(5 * SHORT_S)  # a timer that was left would interrupt this
+    assert cancellations() == 0
