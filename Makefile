@@ -1,6 +1,8 @@
 # make run     serve chat, stream and health on http://127.0.0.1:8080 (PORT moves it)
 # make test    the whole offline suite
 # make check   what CI runs: format, lint, types, import rules, real third-party clients, tests
+# make drill   the failover drill: kills a provider under load, no key needed (docs/failover.md)
+# make faults  the sixteen failure scenarios at their real durations, as a table (a minute and a half)
 # make bench   the benchmark (docs/performance.md says how to read it)
 # make lock    renew the hashed locks from requirements*.in
 # Every target sets up what it needs in .venv, with uv where it is installed, else with venv and pip.
@@ -8,7 +10,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := run
-.PHONY: run test check lint clients bench lock clean
+.PHONY: run test check lint clients drill faults bench lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -33,6 +35,12 @@ lint: $(VENV)/.dev
 clients: $(VENV)/.dev
 	@scripts/clients $(BIN)/python
 	@$(BIN)/python -m pytest tests/clients
+
+drill: $(VENV)/.runtime
+	@$(BIN)/python -m drill
+
+faults: $(VENV)/.dev
+	@$(BIN)/python -m tests.faults.failover
 
 bench: $(VENV)/.dev
 	@$(BIN)/python -m bench

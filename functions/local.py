@@ -18,7 +18,7 @@ from shared.settings import SettingsError
 HOST = "127.0.0.1"
 
 BANNER = """
-Echo Brain on {url}, provider: {provider}
+Echo Brain on {url}, serving: {providers}
 
   POST {url}/v1/brain/chat           Brain dialect, JSON
   POST {url}/v1/brain/chat/stream    Brain dialect, server-sent events
@@ -44,7 +44,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 def main() -> None:
     """Serves until interrupted; exits with 1 and a message where a setting is wrong."""
     try:
-        provider = bootstrap.check_settings().provider.name
+        providers = ", ".join(p.name for p in bootstrap.check_settings().serving.providers)
         port = _port(os.environ.get("PORT", "8080"))
     except SettingsError as error:
         sys.exit(f"Echo Brain cannot start: {error}")
@@ -52,7 +52,7 @@ def main() -> None:
         listening = socket.create_server((HOST, port))
     except OSError as error:
         sys.exit(f"Echo Brain cannot start: port {port}: {error.strerror}; PORT=9000 moves it")
-    print(BANNER.format(url=f"http://{HOST}:{port}", provider=provider), flush=True)
+    print(BANNER.format(url=f"http://{HOST}:{port}", providers=providers), flush=True)
     config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=8)
     with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how one ends it
         uvicorn.Server(config).run(sockets=[listening])

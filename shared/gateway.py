@@ -1,128 +1,177 @@
-"""The use case: admit a request, let a provider answer it within its limits, and note what became of it.
+"""The use case: admit a request, find who may answer it, let them try, and note what became of it.
 
-No HTTP and no vendor is known here. Routing over several providers, retries and breakers belong between `admit` and
-the provider.
+No HTTP and no vendor is known here.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
-from shared.errors import BadRequest, EchoBrainError, ModelNotFound, NotReady, UpstreamError, UpstreamTimeout
-from shared.models import Answer, ChatRequest, Chunk, Exchange, ProviderHealth
-from shared.providers.base import Provider
-from shared.resilience.deadline import Watch
+from shared.course import Attempt, Course
+from shared.errors import BadRequest, EchoBrainError, ModelNotFound, NotReady, Overloaded
+from shared.models import Answer, ChatRequest, Exchange, ProviderHealth, Target, Wishes
+from shared.providers.registry import Registry
+from shared.resilience.breaker import State
+from shared.resilience.retry import RetryBudget
+from shared.resilience.shedding import Load
+from shared.routing import Routes, plan
 from shared.secrets import SecretSource
-from shared.settings import Limits
+from shared.settings import Serving
+from shared.streaming import AnswerStream
+from shared.upstream import Upstream, upstream
 
-HEALTH_TIMEOUT_S: Final = 5.0
 HEALTH_CACHE_S: Final = 30.0
+_WORST_FIRST: Final[tuple[State, ...]] = ("open", "half_open", "closed")
 
 
 class Gateway:
-    """One provider behind one contract. `key` is the provider's, `max_tokens` the most a caller may ask for."""
+    """All providers behind one contract. `keys` are the providers' by name; `rng` draws routes and backoffs."""
 
     def __init__(
         self,
-        provider: Provider,
-        key: SecretSource,
-        limits: Limits,
-        max_tokens: int,
+        registry: Registry,
+        serving: Serving,
+        keys: Mapping[str, SecretSource],
+        rng: random.Random,
         clock: Callable[[], float],
     ) -> None:
-        self._provider = provider
-        self._key = key
-        self._limits = limits
-        self._max_tokens = max_tokens
+        self._registry = registry
+        self._serving = serving
+        self._keys = keys
+        self._rng = rng
         self._clock = clock
-        self._health: tuple[float, ProviderHealth] | None = None  # and until when it counts
+        self._routes = Routes(serving.routes)
+        self._upstreams = _upstreams(registry, serving)
+        self._load = Load(serving.max_in_flight)
+        self._budget = RetryBudget()
+        self._health: tuple[float, dict[str, ProviderHealth]] | None = None  # and until when it counts
         self._asking = asyncio.Lock()
 
     @property
     def provider_name(self) -> str:
-        """The provider that serves."""
-        return self._provider.name
+        """The provider that serves, or of several the first by priority."""
+        return min(self._serving.providers, key=lambda provider: provider.priority).name
 
     def models(self) -> list[str]:
         """The model names that can be asked for."""
-        return [self._provider.model or self._provider.name]
+        return self._routes.names((p.name, p.model) for p in self._serving.providers if p.model is not None)
 
-    def admit(self, request: ChatRequest, exchange: Exchange) -> None:
-        """Refuses what cannot be served: `ModelNotFound`, or `BadRequest` for a cap above the allowed one."""
-        served = self._provider.model
-        if served is not None and request.model not in (None, served):
-            raise ModelNotFound(param="model")
-        cap = request.cap
-        if cap is not None and cap.tokens > self._max_tokens:
-            raise BadRequest(f"{cap.parameter}: at most {self._max_tokens} may be asked for", param=cap.parameter)
-        exchange.provider = self._provider.name
-        exchange.model = served or request.model or self._provider.name
+    def admit(self, request: ChatRequest, exchange: Exchange, wishes: Wishes) -> Course:
+        """Where the request may go; it is refused here if nowhere.
 
-    async def complete(self, request: ChatRequest, exchange: Exchange) -> Answer:
-        """The whole answer to an admitted request, within the total limit."""
-        limit_s = self._limits.request_s
-        with self._attempt(exchange):
-            try:
-                async with asyncio.timeout(limit_s):
-                    answer = await self._provider.complete(request)
-            except TimeoutError:
-                raise UpstreamTimeout("total", limit_s) from None
-            exchange.settle(answer.ending)
-            return answer
+        Raises `ModelNotFound`, `BadRequest` for a wish or a cap that nobody can grant, `Overloaded` where there is no
+        room or every circuit is open.
+        """
+        if self._load.full:
+            raise Overloaded
+        targets = self._within_cap(self._wished(request, wishes), request)
+        now_s = asyncio.get_running_loop().time()
+        ordered = plan([target for target in targets if self._upstream(target).available(now_s)], self._rng)
+        if not ordered:
+            raise Overloaded(retry_after_s=max(1.0, min(self._closed_for_s(target, now_s) for target in targets)))
+        self._budget.earn()
+        upstreams = [self._upstream(target) for target in (ordered if wishes.failover else ordered[:1])]
+        exchange.provider = upstreams[0].name
+        exchange.model = upstreams[0].model_for(request) or exchange.provider
+        hedge_after_s = self._hedge_after_s(request) if wishes.failover else math.inf
+        return Course(request, exchange, upstreams, self._budget, self._rng, hedge_after_s)
 
-    async def stream(self, request: ChatRequest, exchange: Exchange) -> AsyncGenerator[Chunk]:
-        """The chunks of the answer to an admitted request, within the limits; the last one has an ending."""
-        with self._attempt(exchange), Watch(self._limits) as watch:
-            async with aclosing(self._provider.stream(request)) as chunks:
-                ending = None
-                while ending is None:
-                    watch.listen()
-                    try:
-                        chunk = await chunks.__anext__()
-                    except StopAsyncIteration:  # a provider that stops without an ending has not answered
-                        raise UpstreamError from None
-                    watch.heard(token=chunk.has_content)
-                    if chunk.has_content and exchange.first_token_s is None:
-                        exchange.first_token_s = self._clock()
-                    if chunk.upstream_request_id is not None:
-                        exchange.upstream_request_id = chunk.upstream_request_id
-                    ending = chunk.ending
-                    if ending is not None:
-                        exchange.settle(ending)
-                    yield chunk
+    async def complete(self, course: Course) -> Answer:
+        """The whole answer to an admitted request."""
+        if self._load.full:
+            raise Overloaded
+        self._load.enter()
+        try:
+            answer = await course.run(partial(_answered, course.request), _dropped)
+        finally:
+            self._load.leave()
+        course.exchange.settle(answer.ending)
+        return answer
+
+    def stream(self, course: Course) -> AnswerStream:
+        """The answer to an admitted request as it comes."""
+        return AnswerStream(course, self._load, self._clock)
 
     async def ready(self) -> None:
-        """Raises `NotReady` while the provider's key has never been read."""
-        await self._key.get()
+        """Raises `NotReady` while no provider's key has ever been read."""
+        outcomes = await asyncio.gather(*(key.get() for key in self._keys.values()), return_exceptions=True)
+        if all(isinstance(outcome, EchoBrainError) for outcome in outcomes):
+            raise NotReady
 
-    async def health(self) -> ProviderHealth:
-        """The provider's health as asked within the last 30 s; a provider that does not answer in 5 s is not well."""
+    async def health(self) -> dict[str, tuple[ProviderHealth, State]]:
+        """Every provider's health as asked within the last 30 s, and its circuit now: the worst of its targets'."""
         async with self._asking:
             if self._health is None or self._clock() >= self._health[0]:
-                self._health = (self._clock() + HEALTH_CACHE_S, await self._ask_health())
-            return self._health[1]
+                self._health = (self._clock() + HEALTH_CACHE_S, await self._registry.health_check_all())
+        return {name: (health, self._circuit(name)) for name, health in self._health[1].items()}
 
     async def aclose(self) -> None:
-        """Closes the provider."""
-        await self._provider.aclose()
+        """Closes the providers."""
+        await self._registry.aclose()
 
-    async def _ask_health(self) -> ProviderHealth:
-        try:
-            async with asyncio.timeout(HEALTH_TIMEOUT_S):
-                return await self._provider.health()
-        except TimeoutError:
-            return ProviderHealth(healthy=False, latency_ms=HEALTH_TIMEOUT_S * 1000, error=UpstreamTimeout.code)
+    def _wished(self, request: ChatRequest, wishes: Wishes) -> Sequence[Target]:
+        route = self._routes.resolve(request.model)
+        if route is None:
+            raise ModelNotFound(param="model")
+        if wishes.provider is None:
+            return route.targets
+        if wishes.provider not in self._registry.names():
+            raise BadRequest("X-Provider: there is no provider of this name", param="X-Provider")
+        own = Target(wishes.provider)
+        return [target for target in route.targets if target.provider == wishes.provider] or [own]
 
-    @contextmanager
-    def _attempt(self, exchange: Exchange) -> Iterator[None]:
-        exchange.attempts += 1
-        try:
-            yield
-        except EchoBrainError as error:
-            if not isinstance(error, BadRequest | NotReady):  # the caller's, and ours
-                exchange.failed_providers.append(self._provider.name)
-            exchange.upstream_request_id = error.upstream_request_id or exchange.upstream_request_id
-            raise
+    def _within_cap(self, targets: Sequence[Target], request: ChatRequest) -> Sequence[Target]:
+        """Those that may write as much as is asked for."""
+        if request.cap is None:
+            return targets
+        able = [t for t in targets if request.cap.tokens <= self._upstream(t).settings.max_tokens]
+        if not able:
+            most = max(self._upstream(target).settings.max_tokens for target in targets)
+            parameter = request.cap.parameter
+            raise BadRequest(f"{parameter}: at most {most} may be asked for", param=parameter)
+        return able
+
+    def _hedge_after_s(self, request: ChatRequest) -> float:
+        route = self._routes.resolve(request.model)
+        return math.inf if route is None or route.hedge_after_s is None else route.hedge_after_s
+
+    def _upstream(self, target: Target) -> Upstream:
+        return self._upstreams[target.provider, target.model]
+
+    def _closed_for_s(self, target: Target, now_s: float) -> float:
+        return self._upstream(target).breaker.opens_in_s(now_s)
+
+    def _circuit(self, provider: str) -> State:
+        states = {upstream.breaker.state for upstream in self._upstreams.values() if upstream.name == provider}
+        return next(state for state in _WORST_FIRST if state in states)
+
+
+def _upstreams(registry: Registry, serving: Serving) -> dict[tuple[str, str | None], Upstream]:
+    """Every target there is, by provider and model: each provider's own, and those of the routes."""
+    settings = {provider.name: provider for provider in serving.providers}
+    loads = {name: Load(provider.max_in_flight) for name, provider in settings.items()}
+    own = [Target(name) for name in settings]
+    routed = [target for route in serving.routes.values() for target in route.targets]
+    return {
+        (t.provider, t.model): upstream(t, registry.get(t.provider), settings[t.provider], loads[t.provider])
+        for t in {(t.provider, t.model): t for t in (*own, *routed)}.values()
+    }
+
+
+async def _answered(request: ChatRequest, attempt: Attempt) -> Answer:
+    try:
+        async with asyncio.timeout_at(attempt.total.at_s):
+            answer = await attempt.upstream.provider.complete(attempt.upstream.addressed(request))
+    except TimeoutError:
+        raise attempt.total.reached() from None
+    attempt.succeeded()
+    return answer
+
+
+async def _dropped(answer: Answer) -> None:
+    """A whole answer that came too late holds nothing open."""

@@ -28,10 +28,37 @@ class ChatRequest:
     cap: TokenCap | None  # the caller's own
     choices: int  # how many answers the caller asked for (`n`)
     trace_id: str
+    continues: bool = False  # the last message is an assistant's that the model shall go on with
 
     def messages(self) -> list[Any]:
         """The decoded messages; only for providers that answer by themselves."""
         return msgspec.json.decode(self.parameters["messages"], type=list[Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One place a request may go to: a provider, and the model it is asked for."""
+
+    provider: str
+    model: str | None = None  # None: the provider's own; "*": the one the caller named
+    priority: int = 1  # lower is tried first
+    weight: float = 1.0  # the share among equal priority; 0: only when all others are out
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The targets of a model's name; `hedge_after_s` starts the next one beside a silent one, None never."""
+
+    targets: tuple[Target, ...]
+    hedge_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a caller asks of the routing, for comparisons and debugging."""
+
+    provider: str | None = None  # this one and no other
+    failover: bool = True  # False: whichever is asked first, and no other
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -148,7 +175,8 @@ class Exchange:
     finish_reason: str | None = None
     first_token_s: float | None = None  # monotonic
     error_code: str | None = None
-    failed_providers: list[str] = field(default_factory=list)
+    failed_providers: list[str] = field(default_factory=list)  # given up on
+    continued_by: list[str] = field(default_factory=list)  # who went on with a stream that broke off
 
     def settle(self, ending: Ending) -> None:
         """Takes over what the whole answer says of itself."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from shared.errors import NotReady
@@ -46,14 +47,25 @@ class FixedSecret:
         return self._value
 
 
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A secret that says itself for how long it may be believed, such as an access token."""
+
+    value: str
+    lasts_s: float
+
+
 class CachedSecret:
     """A secret read through `read(timeout_s)`, a blocking call that runs in a thread.
 
-    Believed for `ttl_s` seconds, read by one caller at a time while the others wait for it, and served on when a
-    re-read fails. A value that upstream refuses is re-read at once, but only once within the same `ttl_s`.
+    Believed for `ttl_s` seconds, or as long as a `Lease` says; read by one caller at a time while the others wait for
+    it, and served on when a re-read fails. A value that upstream refuses is re-read at once, but only once within the
+    same `ttl_s`.
     """
 
-    def __init__(self, read: Callable[[float], str], ttl_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, read: Callable[[float], str | Lease], ttl_s: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._read = read
         self._ttl_s = ttl_s
         self._clock = clock
@@ -89,14 +101,17 @@ class CachedSecret:
     async def _reread(self) -> None:
         cold = self._value is None
         try:
-            value = await asyncio.to_thread(self._read, COLD_READ_TIMEOUT_S if cold else WARM_READ_TIMEOUT_S)
+            read = await asyncio.to_thread(self._read, COLD_READ_TIMEOUT_S if cold else WARM_READ_TIMEOUT_S)
         except Exception as error:  # noqa: BLE001 - whatever the client raises, its text stays here
             self._believed_until_s = self._clock() + min(self._ttl_s, RETRY_AFTER_FAILURE_S)
             cause = str(error) if isinstance(error, SettingsError) else type(error).__name__
-            _log.warning("the secret could not be read (%s); %s", cause, "not ready" if cold else "old value kept")
+            _log.warning(
+                "the provider's key could not be read (%s); %s", cause, "not ready" if cold else "old value kept"
+            )
         else:
-            self._value = value
-            self._believed_until_s = self._clock() + self._ttl_s
+            lease = read if isinstance(read, Lease) else Lease(read, self._ttl_s)
+            self._value = lease.value
+            self._believed_until_s = self._clock() + lease.lasts_s
 
 
 def version_name(name: str, project: str | None) -> str:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import signal
 import socket
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass, replace
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import uvicorn
@@ -23,7 +26,8 @@ from uvicorn.server import ServerState
 from shared.api.endpoints import Endpoints
 from shared.api.routes import EVERYTHING
 from shared.bootstrap import build
-from shared.settings import Limits, ProviderSettings, Settings
+from shared.settings import BreakerPolicy, Limits, ProviderSettings, RetryPolicy, Settings, alone
+from shared.settings.file import read_config
 from tests.ways import eventually
 
 KEY = "sk-test-0123456789"
@@ -34,30 +38,44 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class InProcess:
-    """A running gateway; `lines` has the fields and the severity of each request line it logged."""
+    """A running gateway; `lines` has the fields and the severity of each request line it logged, `decisions` those of
+    each retry and failover, `circuits` those of each transition of a breaker."""
 
     url: str
     lines: list[Json]
     _state: ServerState
+    decisions: list[Json] = field(default_factory=list)
+    circuits: list[Json] = field(default_factory=list)
 
     async def idle(self) -> None:
         """Returns when no request is under way any more."""
         await eventually(lambda: not self._state.tasks)
 
 
+_asked: ContextVar[Endpoints | None] = ContextVar("asked", default=None)
+
+
 class _Lines(logging.Handler):
-    def __init__(self) -> None:
+    """The lines of one gateway; others may run beside it."""
+
+    def __init__(self, endpoints: Endpoints) -> None:
         super().__init__()
         self.lines: list[Json] = []
+        self._endpoints = endpoints
 
     def emit(self, record: logging.LogRecord) -> None:
+        if _asked.get() is not self._endpoints:
+            return
         fields: Json = getattr(record, "fields", {})
         self.lines.append({**fields, "severity": record.levelname})
 
 
 @contextlib.asynccontextmanager
 async def serving(base_url: str, *, small: bool = False, **limits: float) -> AsyncIterator[InProcess]:
-    """A gateway to `base_url` that serves the model `m`; a `small` one feels at once who does not read."""
+    """A gateway to `base_url` that serves the model `m`; a `small` one feels at once who does not read.
+
+    It neither retries nor opens its circuit: what each single failure becomes is to be seen.
+    """
     provider = ProviderSettings(
         name="openai",
         vendor="openai",
@@ -65,12 +83,35 @@ async def serving(base_url: str, *, small: bool = False, **limits: float) -> Asy
         base_url=base_url,
         api_key=KEY,
         limits=replace(Limits(), **limits),
+        retries=RetryPolicy(max_retries=0),
+        breaker=BreakerPolicy(threshold=1_000_000),
     )
-    endpoints = build(Settings(provider=provider))
-    with _request_lines() as lines, _signals_kept():
+    endpoints = build(Settings(serving=alone(provider)))
+    with _lines_of("request", endpoints) as lines, _signals_kept():
         try:
             async with _listening(endpoints, lines, small=small) as gateway:
                 yield gateway
+                await gateway.idle()
+        finally:
+            await endpoints.aclose()
+
+
+@contextlib.asynccontextmanager
+async def serving_config(config: Json, *, small: bool = False, key: str = KEY) -> AsyncIterator[InProcess]:
+    """A gateway with this configuration file, in which `TEST_KEY` names the key."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(config, file)
+        file.flush()
+        endpoints = build(Settings(serving=read_config(file.name, {"TEST_KEY": key}, None)))
+    with (
+        _lines_of("request", endpoints) as lines,
+        _lines_of("failover", endpoints) as decisions,
+        _lines_of("circuit", endpoints) as circuits,
+        _signals_kept(),
+    ):
+        try:
+            async with _listening(endpoints, lines, small=small) as gateway:
+                yield replace(gateway, decisions=decisions, circuits=circuits)
                 await gateway.idle()
         finally:
             await endpoints.aclose()
@@ -96,6 +137,7 @@ async def _listening(endpoints: Endpoints, lines: list[Json], *, small: bool) ->
     """uvicorn's protocol without its server, which would look only every 0.1 s whether it should stop."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        _asked.set(endpoints)
         response = await endpoints.respond(Request(scope, receive, send), EVERYTHING)
         await response(scope, receive, send)
 
@@ -119,16 +161,16 @@ async def _listening(endpoints: Endpoints, lines: list[Json], *, small: bool) ->
 
 
 @contextlib.contextmanager
-def _request_lines() -> Iterator[list[Json]]:
-    logger, handler = logging.getLogger("echo_brain.request"), _Lines()
-    level = logger.level
+def _lines_of(name: str, endpoints: Endpoints) -> Iterator[list[Json]]:
+    logger, handler = logging.getLogger(f"echo_brain.{name}"), _Lines(endpoints)
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
         yield handler.lines
     finally:
         logger.removeHandler(handler)
-        logger.setLevel(level)
+        if not logger.handlers:  # another gateway may still listen
+            logger.setLevel(logging.NOTSET)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -17,14 +19,23 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 START_LIMIT_S = 60.0
+PORTS = (20_000, 32_000)
+_given: set[int] = set()
 _CLEAN_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT")
 
 
 def free_port() -> int:
-    """A TCP port of the loopback address that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of the loopback address that nobody listens on, another one at each call.
+
+    Below the range from which systems take the ports of outgoing connections: one of those could take it meanwhile.
+    """
+    while True:
+        port = random.randint(*PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +91,25 @@ def gateway(log: Path, environment: Mapping[str, str], target: str | None = None
         command = [framework, "--target", target, "--host", "127.0.0.1", "--port", str(port)]
     with serving(command, port=port, log=log, environment={"PORT": str(port), **environment}) as server:
         yield server
+
+
+def frank(folder: Path, base_url: str, **more: object) -> dict[str, str]:
+    """The environment of a gateway to one upstream for the model `m`, whose key is in OPENAI_API_KEY.
+
+    It neither retries nor opens its circuit: what each single failure becomes is to be seen.
+    """
+    path = folder / "echo-brain.json"
+    provider = {
+        "type": "openai",
+        "model": "m",
+        "base_url": base_url,
+        "api_key_env": "OPENAI_API_KEY",
+        "max_retries": 0,
+        "circuit_breaker_threshold": 1_000_000,
+        **more,
+    }
+    path.write_text(json.dumps({"providers": {"openai": provider}}))
+    return {"ECHO_BRAIN_CONFIG": str(path)}
 
 
 def _wait_until_ready(server: Server, path: str) -> None:

@@ -53,6 +53,8 @@ _request = msgspec.json.Decoder(_Request)
 class BrainDialect:
     """`POST /v1/brain/chat` and `/v1/brain/chat/stream`, as docs/brain_api.md describes them."""
 
+    opening_wait_s = 1.0  # most first tokens come sooner: then `meta` and the headers name who has answered
+
     def __init__(self, deployment: Deployment, provider: str) -> None:
         self._deployment = deployment
         self._provider = provider  # shown where a request was refused before it came to one
@@ -102,6 +104,7 @@ class BrainDialect:
 
     def response(self, message: dict[str, Any], exchange: Exchange) -> dict[str, Any]:
         """The Brain response around an assistant's message."""
+        others = {"continued_by": exchange.continued_by} if exchange.continued_by else {}
         return {
             "ok": True,
             "session_id": exchange.session_id,
@@ -111,6 +114,7 @@ class BrainDialect:
                 "provider": exchange.provider,
                 "model": exchange.model,
                 "openai_request_id": exchange.upstream_request_id,
+                **others,
             },
             "runtime": self.runtime(exchange),
         }

@@ -32,6 +32,11 @@ class StreamEncoder(Protocol):
 class Dialect(Protocol):
     """One way of speaking with callers."""
 
+    @property
+    def opening_wait_s(self) -> float | None:
+        """How long a stream waits for its first content before its status goes out, in seconds; None: however long."""
+        ...
+
     def decode(self, body: Body, exchange: Exchange, *, stream: bool | None) -> ChatRequest:
         """The request; `stream` is what the route decides, or None where the body does. Raises `BadRequest`."""
         ...

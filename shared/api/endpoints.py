@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -16,12 +16,13 @@ from starlette.responses import Response
 from shared import VERSION
 from shared.api.brain import BrainDialect
 from shared.api.dialect import Dialect
-from shared.api.guard import cors_headers, preflight_headers, read_body
+from shared.api.guard import cors_headers, preflight_headers, read_body, read_wishes
 from shared.api.inflight import Drain, Inflight, interrupt_when_gone
 from shared.api.openai import OpenAIDialect
 from shared.api.responses import Headers, JSONBody, error_response, exchange_headers
 from shared.api.routes import Route, Routes, dialect_of
-from shared.api.sse import EventStream
+from shared.api.sse import EventStream, leave
+from shared.course import Course
 from shared.errors import (
     BadRequest,
     ClientClosedRequest,
@@ -30,10 +31,9 @@ from shared.errors import (
     MethodNotAllowed,
     NotFound,
     Overloaded,
-    UpstreamError,
 )
 from shared.gateway import Gateway
-from shared.models import ChatRequest, Chunk, Exchange
+from shared.models import Chunk, Exchange, ProviderHealth
 from shared.settings import Settings
 from shared.telemetry.logs import log_bug, log_request
 from shared.telemetry.trace import current_trace_id, read_trace
@@ -41,7 +41,6 @@ from shared.telemetry.trace import current_trace_id, read_trace
 __all__ = ["Endpoints", "Request", "Response"]
 
 
-MAX_BEFORE_CONTENT_BYTES: Final = 1024 * 1024  # what is kept back of a stream that has said nothing yet
 UNREAD_GRACE_S: Final = 1.0  # how long after its provider's limit a stream is kept for a caller that does not read
 
 
@@ -62,7 +61,8 @@ class Endpoints:
         self._gateway = gateway
         self._deployment = settings.deployment
         self._origins = settings.cors_allow_origins
-        self._stream_limit_s = settings.provider.limits.streaming_s + UNREAD_GRACE_S
+        slowest_s = max(provider.limits.streaming_s for provider in settings.serving.providers)
+        self._stream_limit_s = slowest_s + UNREAD_GRACE_S
         self._clock = clock
         self._drain = Drain()
         self._dialects: Mapping[str, Dialect] = {
@@ -143,53 +143,56 @@ class Endpoints:
         return await self._stream(call, await self._read(call, stream=True))
 
     async def _completions(self, call: _Call) -> Response:
-        chat = await self._read(call, stream=None)
-        return await (self._stream(call, chat) if chat.stream else self._answer(call, chat))
+        course = await self._read(call, stream=None)
+        return await (self._stream(call, course) if course.request.stream else self._answer(call, course))
 
-    async def _read(self, call: _Call, *, stream: bool | None) -> ChatRequest:
+    async def _read(self, call: _Call, *, stream: bool | None) -> Course:
+        wishes = read_wishes(call.request.headers)
         chat = call.dialect.decode(await read_body(call.request), call.exchange, stream=stream)
-        self._gateway.admit(chat, call.exchange)
+        course = self._gateway.admit(chat, call.exchange, wishes)
         if self._drain.stopping:  # now that the body has come, and before a stream begins: still a plain refusal
             raise Overloaded
-        return chat
+        return course
 
-    async def _answer(self, call: _Call, chat: ChatRequest) -> Response:
+    async def _answer(self, call: _Call, course: Course) -> Response:
         with Inflight(self._drain, stream=False) as inflight:
             watcher = asyncio.create_task(interrupt_when_gone(call.request.receive, inflight))
             try:
-                answer = await self._gateway.complete(chat, call.exchange)
+                answer = await self._gateway.complete(course)
             finally:
                 watcher.cancel()
         body = call.dialect.answer(answer, call.exchange)
         return JSONBody(200, body, [*call.headers, *exchange_headers(call.exchange)])
 
-    async def _stream(self, call: _Call, chat: ChatRequest) -> Response:
-        chunks = self._gateway.stream(chat, call.exchange)
+    async def _stream(self, call: _Call, course: Course) -> Response:
+        chunks = self._gateway.stream(course)
+        begun = asyncio.create_task(chunks.begin())
+        try:
+            await self._wait_for_content(call, begun)
+        except BaseException:
+            await leave(begun, chunks)  # nobody will read on: upstream is left now, not when it is collected
+            raise
         encoder = call.dialect.encoder(call.exchange)
-        opening = encoder.opening()
-        first = [] if opening else await self._until_content(call, chunks)
         return EventStream(
+            begun,
             chunks,
             encoder,
             headers=[*call.headers, *exchange_headers(call.exchange)],
-            opening=opening,
-            first=first,
             limit_s=self._stream_limit_s,
             drain=self._drain,
             ended=lambda error: self._stream_ended(call.exchange, error),
         )
 
-    async def _until_content(self, call: _Call, chunks: AsyncGenerator[Chunk]) -> list[Chunk]:
-        """The chunks up to the first with content: until then a failure is still a plain HTTP error."""
+    async def _wait_for_content(self, call: _Call, begun: asyncio.Task[Chunk]) -> None:
+        """Until the first content a failure is still a plain HTTP error, in a dialect that waits that long."""
         with Inflight(self._drain, stream=True) as inflight:
             watcher = asyncio.create_task(interrupt_when_gone(call.request.receive, inflight))
             try:
-                return await _first_chunks(chunks)
-            except BaseException:
-                await chunks.aclose()  # nobody will read on: upstream is left now, not when it is collected
-                raise
+                await asyncio.wait({begun}, timeout=call.dialect.opening_wait_s)
             finally:
                 watcher.cancel()
+        if call.dialect.opening_wait_s is None:
+            begun.result()
 
     def _stream_ended(self, exchange: Exchange, error: EchoBrainError | None) -> None:
         exchange.error_code = error.code if error else None
@@ -203,14 +206,9 @@ class Endpoints:
         except EchoBrainError:
             ok = False
         if _flag(call.request, "deep"):
-            health = await self._gateway.health()
-            ok = ok and health.healthy
-            state = {
-                "healthy": health.healthy,
-                "latency_ms": round(health.latency_ms, 1),
-                "error": health.error,
-            }
-            providers = {"providers": {self._gateway.provider_name: {**state, "circuit": "closed"}}}
+            states = await self._gateway.health()
+            ok = ok and any(health.healthy for health, _ in states.values())
+            providers = {"providers": {name: _shown(*state) for name, state in states.items()}}
         body = {
             "ok": ok,
             "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -239,17 +237,13 @@ class Endpoints:
         return JSONBody(status, msgspec.json.encode(body), headers)
 
 
-async def _first_chunks(chunks: AsyncGenerator[Chunk]) -> list[Chunk]:
-    first: list[Chunk] = []
-    size = 0
-    async for chunk in chunks:
-        first.append(chunk)
-        size += len(chunk.data)
-        if chunk.has_content or chunk.ending is not None:
-            break
-        if size > MAX_BEFORE_CONTENT_BYTES:
-            raise UpstreamError(upstream_request_id=first[0].upstream_request_id)
-    return first
+def _shown(health: ProviderHealth, circuit: str) -> dict[str, object]:
+    return {
+        "healthy": health.healthy,
+        "latency_ms": round(health.latency_ms, 1),
+        "error": health.error,
+        "circuit": circuit,
+    }
 
 
 def _flag(request: Request, name: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final
@@ -14,6 +14,7 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 
 from shared.errors import BadRequest, ClientClosedRequest, PayloadTooLarge, UnsupportedMediaType
+from shared.models import Wishes
 
 MAX_BODY_BYTES: Final = 10 * 1024 * 1024
 MAX_DEPTH: Final = 64
@@ -107,6 +108,14 @@ def _shown(name: str) -> str:
     """A caller's own name for something, short and on one line."""
     name = name if name.isprintable() else ascii(name)[1:-1]
     return name if len(name) <= MAX_SHOWN_CHARS else name[:MAX_SHOWN_CHARS] + "…"
+
+
+def read_wishes(headers: Mapping[str, str]) -> Wishes:
+    """What the caller asks of the routing in `X-Provider` and `X-No-Failover`."""
+    failover = headers.get("x-no-failover", "false").strip().lower()
+    if failover not in ("true", "false"):
+        raise BadRequest("X-No-Failover: must be true or false", param="X-No-Failover")
+    return Wishes(headers.get("x-provider", "").strip() or None, failover != "true")
 
 
 def cors_headers(origin: str | None, allowed: frozenset[str]) -> Iterator[tuple[str, str]]:

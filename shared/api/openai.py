@@ -40,6 +40,8 @@ _request = msgspec.json.Decoder(_Request)
 class OpenAIDialect:
     """`POST /v1/chat/completions`, as the openai SDKs speak it."""
 
+    opening_wait_s = None  # until then a failure is still a plain HTTP error
+
     def decode(self, body: Body, exchange: Exchange, *, stream: bool | None) -> ChatRequest:  # noqa: ARG002
         """Looks only at what the gateway must know; everything else is the provider's to judge."""
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from starlette.responses import Response
@@ -16,6 +16,7 @@ from shared.api.inflight import Drain, Inflight, interrupt_when_gone
 from shared.api.responses import Headers, raw_headers
 from shared.errors import ClientClosedRequest, EchoBrainError, InternalError
 from shared.models import Chunk
+from shared.streaming import AnswerStream
 from shared.telemetry.logs import log_bug
 
 KEEP_ALIVE_S: Final = 15.0
@@ -29,16 +30,18 @@ _HEADERS: Final = (
 
 
 class EventStream(Response):
-    """Sends `opening`, the chunks that came `first`, then `chunks`; `ended` is told before the last byte goes out."""
+    """Sends what the dialect opens with, the content with which `chunks` has `begun`, then `chunks`.
+
+    `ended` is told before the last byte goes out.
+    """
 
     def __init__(
         self,
-        chunks: AsyncGenerator[Chunk],
+        begun: asyncio.Task[Chunk],
+        chunks: AnswerStream,
         encoder: StreamEncoder,
         *,
         headers: Headers,
-        opening: bytes,
-        first: Sequence[Chunk],
         limit_s: float,
         drain: Drain,
         ended: Callable[[EchoBrainError | None], None],
@@ -46,14 +49,14 @@ class EventStream(Response):
         self.status_code = 200
         self.background = None
         self.raw_headers = raw_headers(headers, *_HEADERS)
+        self._begun = begun
         self._chunks = chunks
         self._encoder = encoder
-        self._opening = opening
-        self._first = first
         self._limit_s = limit_s
         self._drain = drain
         self._ended = ended
         self._sent_s = time.monotonic()
+        self._unsent = b""  # what the stream opens with, until it goes out
         self._over = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
@@ -64,6 +67,7 @@ class EventStream(Response):
 
     async def _run(self, receive: Receive, send: Send) -> None:
         attendant: asyncio.Task[None] | None = None
+        self._unsent = self._encoder.opening()
         try:
             with Inflight(self._drain, stream=True) as inflight:
                 attendant = asyncio.create_task(self._attend(receive, send, inflight))
@@ -76,14 +80,14 @@ class EventStream(Response):
         finally:
             if attendant is not None:
                 attendant.cancel()
-            await self._chunks.aclose()
+            await leave(self._begun, self._chunks)
 
     async def _copy(self, send: Send) -> None:
-        pieces, ending = [self._opening], None
-        for chunk in self._first:
-            pieces.append(self._encoder.chunk(chunk))
-            ending = chunk.ending
-        data = b"".join(pieces)
+        if self._unsent and not self._with_content():
+            await self._send_opening(send)
+        chunk = await self._begun
+        data, ending = self._unsent + self._encoder.chunk(chunk), chunk.ending
+        self._unsent = b""
         if data and ending is None:
             await self._send(send, data)
         while ending is None:
@@ -95,6 +99,13 @@ class EventStream(Response):
         self._over = True
         self._ended(None)
         await self._send(send, data + self._encoder.closing(ending), more=False)
+
+    async def _send_opening(self, send: Send) -> None:
+        opening, self._unsent = self._unsent, b""
+        await self._send(send, opening)
+
+    def _with_content(self) -> bool:
+        return self._begun.done() and not self._begun.cancelled() and self._begun.exception() is None
 
     async def _send(self, send: Send, data: bytes, *, more: bool = True) -> None:
         self._sent_s = time.monotonic()
@@ -108,7 +119,7 @@ class EventStream(Response):
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FAREWELL_S):
-                await self._send(send, self._encoder.failure(error), more=False)
+                await self._send(send, self._unsent + self._encoder.failure(error), more=False)
 
     async def _attend(self, receive: Receive, send: Send, inflight: Inflight) -> None:
         """Keeps a silent stream alive; ends it when its caller leaves, or stops reading until past every limit."""
@@ -123,3 +134,13 @@ class EventStream(Response):
                 async with asyncio.timeout(end_s - now_s):  # a caller that does not read blocks this, too
                     await self._send(send, _KEEP_ALIVE)
         inflight.interrupt(ClientClosedRequest())
+
+
+async def leave(begun: asyncio.Task[Chunk], chunks: AnswerStream) -> None:
+    """Ends what is under way for a stream that nobody reads on, also where it has not begun."""
+    begun.cancel()
+    begun.add_done_callback(lambda task: task.cancelled() or task.exception())  # the caller has been told
+    try:
+        await asyncio.wait({begun})
+    finally:
+        await chunks.aclose()

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from shared.errors import EchoBrainError, UpstreamError
+from shared.errors import BrokenAnswer, EchoBrainError
 from shared.models import Choice, Chunk, Ending, Event, Usage
 from shared.providers.faults import in_band_error, printable_token
 
@@ -61,11 +61,11 @@ class EventReader:
         return self._look(payload, events)
 
     def closed(self) -> Chunk:
-        """The connection is over: the last chunk if the answer is whole, else `UpstreamError` (or what it carried)."""
+        """The connection is over: the last chunk if the answer is whole, else `BrokenAnswer` (or what it carried)."""
         last = (self.feed(b"\n\n") if self._pending else None) or Chunk(b"", [], has_content=False)
         if self.failure is None and self.finished and not self._open:
             return msgspec.structs.replace(last, ending=self._ending())
-        raise self.failure or UpstreamError(upstream_request_id=self._request_id)
+        raise self.failure or BrokenAnswer(upstream_request_id=self._request_id)
 
     def _whole_events(self, data: bytes) -> bytes:
         seen = max(len(self._pending) - 3, 0)
@@ -73,7 +73,7 @@ class EventReader:
         end = _last_border(data, seen)
         self._pending = data[end:]
         if len(self._pending) > MAX_EVENT_BYTES:
-            raise UpstreamError(upstream_request_id=self._request_id)
+            raise BrokenAnswer(upstream_request_id=self._request_id)
         return data[:end]
 
     def _is_token(self, event: Event) -> bool:
@@ -164,7 +164,7 @@ class EventReader:
 
     def _finish(self, choice: Choice) -> None:
         if choice.finish_reason == "error":
-            self.failure = UpstreamError(upstream_request_id=self._request_id)
+            self.failure = BrokenAnswer(upstream_request_id=self._request_id)
         self._open.discard(choice.index)
         self._finished.add(choice.index)
         self.finished = len(self._finished) >= self._choices and not self._open
@@ -175,7 +175,7 @@ class EventReader:
         if self._over and self.failure is None:
             if self._finished and not self._open:
                 return Chunk(payload, events, has_content, self._ending())
-            self.failure = UpstreamError(upstream_request_id=self._request_id)
+            self.failure = BrokenAnswer(upstream_request_id=self._request_id)
         return Chunk(payload, events, has_content) if events else None
 
     def _ending(self) -> Ending:

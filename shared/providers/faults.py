@@ -12,12 +12,14 @@ import msgspec
 
 from shared.errors import (
     BadRequest,
+    BrokenAnswer,
     ContentFilter,
     ContextLengthExceeded,
     EchoBrainError,
     QuotaExceeded,
     RateLimited,
     UpstreamAuthError,
+    UpstreamBusy,
     UpstreamError,
 )
 
@@ -36,6 +38,8 @@ _BY_STATUS: Final[Mapping[int, type[EchoBrainError]]] = {
     408: UpstreamError,  # like 409 not the caller's fault, and gone a moment later
     409: UpstreamError,
     429: RateLimited,
+    503: UpstreamBusy,
+    529: UpstreamBusy,  # Anthropic's
 }
 _CREDENTIAL: Final = re.compile(
     r"(?i:https?)://\S+|(?i:bearer|basic)\s+\S+|\b(?:sk|pk|rk|ak|gsk|xai|ebk|key|org|proj)[-_][\w*.\-]{4,}|\bAIza[\w\-]{10,}"
@@ -64,7 +68,7 @@ def refusal(
     error = _error_object(body)
     kind = _BY_CODE.get(str(error.code)) or _BY_CODE.get(str(error.type)) or _BY_STATUS.get(status)
     if kind is None:
-        kind = BadRequest if 400 <= status < 500 else UpstreamError
+        kind = BadRequest if 400 <= status < 500 else UpstreamError if status >= 500 else BrokenAnswer
     if kind is BadRequest:
         return _bad_request(error, request_id, key)
     wait_s = retry_after_s(header) if issubclass(kind, (RateLimited, UpstreamError)) else None
@@ -77,7 +81,7 @@ def in_band_error(error: Any, request_id: str | None) -> EchoBrainError:
     code = fields.get("code")
     kind = _BY_CODE.get(str(code)) or _BY_CODE.get(str(fields.get("type")))
     if kind is None:
-        kind = _BY_STATUS.get(code, UpstreamError) if isinstance(code, int) else UpstreamError
+        kind = _BY_STATUS.get(code, BrokenAnswer) if isinstance(code, int) else BrokenAnswer
     return kind(upstream_request_id=request_id)
 
 

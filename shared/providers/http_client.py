@@ -13,6 +13,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable
 from functools import lru_cache
 from typing import Any, Final
+from weakref import WeakSet
 
 import aiohttp
 import httpx2
@@ -36,7 +37,7 @@ class PreparedRequest(httpx2.Request):
         self.body = body
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=256)  # two addresses a provider
 def _parsed(url: str) -> httpx2.URL:
     return httpx2.URL(url)
 
@@ -96,12 +97,35 @@ class UpstreamBody(httpx2.AsyncByteStream):
         self.close()
 
 
+class _Connector(aiohttp.TCPConnector):
+    """A pool that uses no connection again on which something came that nobody had asked for.
+
+    aiohttp would take it for the answer to the next question, which may be another caller's.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._used: WeakSet[object] = WeakSet()
+
+    async def connect(self, *request: Any, **options: Any) -> aiohttp.connector.Connection:
+        """A connection that is new or clean."""
+        while self._is_dirty(connection := await super().connect(*request, **options)):
+            connection.close()
+        self._used.add(connection.protocol)
+        return connection
+
+    def _is_dirty(self, connection: aiohttp.connector.Connection) -> bool:
+        protocol = connection.protocol
+        return protocol is not None and protocol.should_close and protocol in self._used
+
+
 class AiohttpClient(httpx2.AsyncClient):
     """Sends the SDK's requests through one pooled aiohttp session, made on first use in the running loop."""
 
     def __init__(self, connect_timeout_s: float) -> None:
         super().__init__(transport=httpx2.AsyncBaseTransport(), trust_env=False, follow_redirects=False)
-        self._timeout_of_session = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=connect_timeout_s)
+        # The name's look-up and the TLS handshake are part of connecting.
+        self._timeout_of_session = aiohttp.ClientTimeout(total=None, connect=connect_timeout_s)
         self._session: aiohttp.ClientSession | None = None
 
     def build_request(self, method: str, url: httpx2.URL | str, **prepared: Any) -> httpx2.Request:
@@ -140,7 +164,7 @@ class AiohttpClient(httpx2.AsyncClient):
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
+                connector=_Connector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
                 timeout=self._timeout_of_session,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"Accept-Encoding": "identity"},
@@ -153,6 +177,8 @@ def _translated(error: Exception) -> httpx2.TransportError:
     """aiohttp's exception as httpx2's, which the SDK knows; without its text, which may name hosts and headers."""
     if isinstance(error, aiohttp.ConnectionTimeoutError | aiohttp.SocketTimeoutError):
         return httpx2.ConnectTimeout("connect")
-    if isinstance(error, aiohttp.ClientConnectorError):
+    if isinstance(error, aiohttp.ClientConnectorError):  # refused, name not found, TLS
         return httpx2.ConnectError("connect")
-    return httpx2.ReadError("read")
+    if isinstance(error, OSError | aiohttp.ServerDisconnectedError):
+        return httpx2.ReadError("read")
+    return httpx2.RemoteProtocolError("answer")

@@ -1,21 +1,25 @@
 """The mock: answers that name provider and model, at a model's pace and with faults on demand, for trying things
-without a key. It serves any model name; two of them are faults:
+without a key. It goes on from a trailing assistant message. It serves any model name; some of them are faults:
 
 - `error:CODE` fails with that code of `errors` before the first token, for example `error:rate_limit`;
-- `cut:N` breaks a stream after N tokens.
+- `silent` never answers;
+- `cut:N` breaks an answer after N tokens;
+- `stall:N` says nothing more after N tokens.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections.abc import AsyncGenerator, Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from shared import errors
-from shared.errors import EchoBrainError, UpstreamError, UpstreamTimeout
+from shared.errors import BrokenAnswer, EchoBrainError, UpstreamTimeout
 from shared.models import Answer, ChatRequest, Chunk, ProviderHealth, Usage
 from shared.providers.stub import canned_answer, canned_chunks
+from shared.settings import MockPace
 
 _FAULTS: Final[Mapping[str, Callable[[], EchoBrainError]]] = {
     kind.code: kind
@@ -30,35 +34,36 @@ _FAULTS: Final[Mapping[str, Callable[[], EchoBrainError]]] = {
         errors.UpstreamError,
     )
 } | {"timeout": lambda: UpstreamTimeout("total", 60)}
+_BREAK: Final = re.compile(r"(cut|stall):([0-9]{1,9})")
 
 
 class Mock:
-    """`delay_s` is the range of the time to the first token, `pace_s` the time between tokens, both in seconds."""
+    """A provider of no network; `model` is its own, for requests that name none."""
 
-    model = None
-
-    def __init__(self, name: str = "mock", delay_s: tuple[float, float] = (0.1, 0.2), pace_s: float = 0.02) -> None:
+    def __init__(self, name: str = "mock", model: str | None = None, pace: MockPace | None = None) -> None:
         self.name = name
-        self._delay_s = delay_s
-        self._pace_s = pace_s
+        self.model = model
+        self._pace = pace or MockPace()
         self._random = random.Random(0)  # noqa: S311 - the same delays in every process
 
     async def complete(self, request: ChatRequest) -> Answer:
         """`Mock answer from PROVIDER, model MODEL.`"""
         tokens = await self._begin(request)
+        if fault := _BREAK.fullmatch(self._model(request)):
+            await _break_off(fault[1])
         return canned_answer("".join(tokens), self._model(request), request.choices, _usage(request, tokens))
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk]:
         """The words of the same answer, one chunk each."""
         tokens = await self._begin(request)
-        cut_after = _cut_after(self._model(request))
+        fault = _BREAK.fullmatch(self._model(request))
         sent = 0
         for chunk in canned_chunks(tokens, request, self._model(request), _usage(request, tokens)):
-            if chunk.has_content and sent == cut_after:
-                raise UpstreamError
+            if fault and chunk.has_content and sent == int(fault[2]):
+                await _break_off(fault[1])
             yield chunk
             sent += chunk.has_content
-            await asyncio.sleep(self._pace_s)
+            await asyncio.sleep(self._pace.pace_s)
 
     async def health(self) -> ProviderHealth:
         """Always well."""
@@ -68,23 +73,47 @@ class Mock:
         """Nothing is open."""
 
     async def _begin(self, request: ChatRequest) -> list[str]:
-        await asyncio.sleep(self._random.uniform(*self._delay_s))
-        kind, _, code = self._model(request).partition(":")
+        """The tokens to say, after the time to the first one."""
+        await asyncio.sleep(self._random.uniform(*self._pace.delay_s))
+        model = self._model(request)
+        kind, _, code = model.partition(":")
         if kind == "error" and code in _FAULTS:
             fault = _FAULTS[code]()  # a new one each time: an exception gathers where it has been
             raise fault
-        return f"Mock answer from {self.name}, model {self._model(request)}.".replace(" ", "\0 ").split("\0")
+        if model == "silent":
+            await _never()
+        words = f"Mock answer from {self.name}, model {model}.".replace(" ", "\0 ").split("\0")
+        return words[_words_said(request) :]
 
     def _model(self, request: ChatRequest) -> str:
-        return request.model or self.name
+        return request.model or self.model or self.name
 
 
-def _cut_after(model: str) -> int | None:
-    kind, _, count = model.partition(":")
-    return int(count) if kind == "cut" and count.isdigit() else None
+async def _break_off(how: str) -> None:
+    if how == "stall":
+        await _never()
+    raise BrokenAnswer
+
+
+async def _never() -> None:
+    await asyncio.Event().wait()
+
+
+def _words_said(request: ChatRequest) -> int:
+    """How many words of the answer a trailing assistant message has already."""
+    messages = request.messages()
+    last = messages[-1] if messages else {}
+    return len(_text(last).split()) if last.get("role") == "assistant" else 0
+
+
+def _text(message: Mapping[str, Any]) -> str:
+    content = message.get("content")
+    if isinstance(content, list):
+        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return content if isinstance(content, str) else ""
 
 
 def _usage(request: ChatRequest, tokens: list[str]) -> Usage:
     """A word a token, roughly: the numbers only have to be plausible and repeatable."""
-    asked = sum(len(str(message.get("content", "")).split()) for message in request.messages())
+    asked = sum(len(_text(message).split()) for message in request.messages())
     return Usage(asked, len(tokens), asked + len(tokens))

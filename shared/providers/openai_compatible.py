@@ -15,11 +15,19 @@ import httpx2
 import msgspec
 import openai
 
-from shared.errors import ConnectionFailed, EchoBrainError, UpstreamAuthError, UpstreamError, UpstreamTimeout
+from shared.errors import (
+    BrokenAnswer,
+    ConnectionFailed,
+    ConnectionReset,
+    EchoBrainError,
+    UpstreamAuthError,
+    UpstreamTimeout,
+)
 from shared.models import Answer, AnswerMessage, ChatRequest, Chunk, Ending, ProviderHealth, Usage
 from shared.providers.events import EventReader, read_json
 from shared.providers.faults import in_band_error, printable_token, refusal
 from shared.providers.http_client import READ_FAILURES, AiohttpClient, UpstreamBody
+from shared.providers.request_body import request_body
 from shared.providers.vendors import Vendor
 from shared.secrets import SecretSource
 from shared.settings import ProviderSettings
@@ -27,9 +35,7 @@ from shared.settings import ProviderSettings
 FINISH_GRACE_S: Final = 0.5  # how long a finished answer waits for a usage chunk and [DONE] that may never come
 POOL_GRACE_S: Final = 0.25  # how long the end of a whole answer's connection is waited for, to use it again
 _NOT_SENT: Final = ("Authorization", "OpenAI-Organization", "OpenAI-Project")
-_CAPS: Final = ("max_tokens", "max_completion_tokens")
-_NULL: Final = b"null"
-
+_OMIT: Final = openai.Omit()
 
 # The SDK's defaults, said in so many words: pydantic deep-copies those that are left out, for every request.
 _OPTIONS: Final[Any] = {
@@ -54,6 +60,7 @@ class _Completion(msgspec.Struct):
 
 
 _completions = msgspec.json.Decoder(_Completion)
+_objects = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class OpenAICompatible:
@@ -65,31 +72,33 @@ class OpenAICompatible:
         self._settings = settings
         self._vendor = vendor
         self._key = key
-        self._base_url = settings.base_url or vendor.base_url
+        base_url = vendor.address(settings)
+        self._chat_url = base_url + "/chat/completions"
+        self._health_url = vendor.health_address(base_url)
         self._client = openai.AsyncOpenAI(
             api_key="given with each request",
-            base_url=self._base_url,
+            base_url=base_url,
             max_retries=0,
             http_client=AiohttpClient(settings.limits.connect_s),
         )
 
     async def complete(self, request: ChatRequest) -> Answer:
-        """The whole answer; `UpstreamError` unless every choice of it is finished."""
+        """The whole answer; `BrokenAnswer` unless every choice of it is finished."""
         body, headers = await self._ask(request)
         try:
             data = await body.read_all()
         except READ_FAILURES as error:
-            raise UpstreamError(upstream_request_id=_request_id(headers)) from error
+            raise BrokenAnswer(upstream_request_id=self._request_id(headers)) from error
         finally:
             body.close()
-        return read_answer(data, _request_id(headers))
+        return read_answer(data, self._request_id(headers))
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk]:
-        """The answer's chunks, the last one with its ending; `UpstreamError` where the stream ends without one."""
+        """The answer's chunks, the last one with its ending; `BrokenAnswer` where the stream ends without one."""
         body, headers = await self._ask(request)
         whole = broken = False
         try:
-            request_id = _request_id(headers)
+            request_id = self._request_id(headers)
             if not headers.get("content-type", "").startswith("text/event-stream"):
                 raise await _not_a_stream(body, request_id)
             yield Chunk(b"", [], has_content=False, upstream_request_id=request_id)
@@ -118,12 +127,11 @@ class OpenAICompatible:
         started_s = time.monotonic()
         error: str | None = None
         try:
-            response = await self._send("GET", self._vendor.health_path, await self._key.get())
-            await response.aread()
+            response = await self._send("GET", self._health_url, await self._key.get())
+            if read_json(_objects, await response.aread()) is None:  # the page of some other server
+                error = BrokenAnswer.code
         except EchoBrainError as failure:
             error = failure.code
-        except httpx2.TransportError:
-            error = ConnectionFailed.code
         return ProviderHealth(error is None, (time.monotonic() - started_s) * 1000, error)
 
     async def aclose(self) -> None:
@@ -134,71 +142,60 @@ class OpenAICompatible:
         content = request_body(request, self._settings, self._vendor)
         key = await self._key.get()
         try:
-            response = await self._send("POST", "/chat/completions", key, content, request.trace_id)
+            response = await self._send("POST", self._chat_url, key, content, request.trace_id)
         except UpstreamAuthError:
             newer = await self._key.refresh(key)
             if newer == key:
                 raise
-            response = await self._send("POST", "/chat/completions", newer, content, request.trace_id)
+            response = await self._send("POST", self._chat_url, newer, content, request.trace_id)
         assert isinstance(response.stream, UpstreamBody)  # noqa: S101 - our own client made it
         return response.stream, response.headers
 
     async def _send(
-        self, method: str, path: str, key: str, content: bytes | None = None, trace_id: str | None = None
+        self, method: str, url: str, key: str, content: bytes | None = None, trace_id: str | None = None
     ) -> httpx2.Response:
         """One exchange up to the headers of a 2xx answer; every failure of it as the error it is."""
-        options: Any = {**_OPTIONS, "headers": self._headers(key, trace_id), "idempotency_key": trace_id or "-"}
+        headers = self._headers(key, trace_id, health=method == "GET")
+        options: Any = {**_OPTIONS, "headers": headers, "idempotency_key": trace_id or "-"}
         response: httpx2.Response
         try:
             if method == "GET":
-                response = await self._client.get(self._base_url + path, options=options, **_KIND)
+                response = await self._client.get(url, options=options, **_KIND)
             else:
-                response = await self._client.post(self._base_url + path, content=content, options=options, **_KIND)
+                response = await self._client.post(url, content=content, options=options, **_KIND)
         except openai.APIStatusError as error:
             answer = error.response
-            raise refusal(
-                answer.status_code, answer.content, answer.headers.get, _request_id(answer.headers), key=key
-            ) from error
+            request_id = self._request_id(answer.headers)
+            raise refusal(answer.status_code, answer.content, answer.headers.get, request_id, key=key) from error
         except openai.APITimeoutError as error:  # of the timeouts only that of connecting is left to the client
             raise UpstreamTimeout("connect", self._settings.limits.connect_s) from error
         except (openai.APIConnectionError, httpx2.TransportError) as error:
-            raise ConnectionFailed from error
+            raise _lost_connection(error) from error
         return response
 
-    def _headers(self, key: str, trace_id: str | None) -> dict[str, str | openai.Omit]:
+    def _headers(self, key: str, trace_id: str | None, *, health: bool) -> dict[str, str | openai.Omit]:
         # What the SDK would take from its own environment variables is nobody's setting here.
-        headers: dict[str, str | openai.Omit] = dict.fromkeys(_NOT_SENT, openai.Omit())
-        if key:
+        headers: dict[str, str | openai.Omit] = {**dict.fromkeys(_NOT_SENT, _OMIT), **self._vendor.extra_headers}
+        if key and health and self._vendor.health_key_header:
+            headers[self._vendor.health_key_header] = key
+        elif key:
             headers[self._vendor.auth_header] = self._vendor.auth_scheme + key
         if trace_id:
             headers["X-Client-Request-Id"] = trace_id
         return headers
 
-
-def request_body(request: ChatRequest, settings: ProviderSettings, vendor: Vendor) -> bytes:
-    """The caller's members as they were written, with the model, the cap and the wish for usage set."""
-    members = dict(request.parameters)
-    model = settings.model or request.model
-    if model is not None:
-        members["model"] = msgspec.Raw(msgspec.json.encode(model))
-    if all(bytes(members.get(cap, _NULL)) == _NULL for cap in _CAPS):
-        tokens = request.cap.tokens if request.cap else settings.max_tokens
-        members[vendor.max_tokens_field] = msgspec.Raw(b"%d" % tokens)
-    if request.stream:
-        members["stream"] = msgspec.Raw(b"true")
-        options = msgspec.json.decode(members.get("stream_options", _NULL), type=dict[str, msgspec.Raw] | None) or {}
-        members["stream_options"] = msgspec.Raw(msgspec.json.encode({**options, "include_usage": msgspec.Raw(b"true")}))
-    return msgspec.json.encode(members)
+    def _request_id(self, headers: httpx2.Headers) -> str | None:
+        return printable_token(headers.get(self._vendor.request_id_header))
 
 
 def read_answer(data: bytes, request_id: str | None) -> Answer:
-    """The answer in a 200 body; `UpstreamError` for anything that is not a whole one."""
+    """The answer in a 200 body; `BrokenAnswer`, or the error in it, for anything that is not a whole one."""
     completion = read_json(_completions, data)
     if completion is not None and completion.error is not None:
         raise in_band_error(completion.error, request_id)
     choices = completion.choices if completion is not None else None
     if completion is None or not choices or not all(_is_whole(choice) for choice in choices):
-        raise UpstreamError(upstream_request_id=request_id)
+        raise BrokenAnswer(upstream_request_id=request_id)
     return Answer(
         data,
         choices[0].message or AnswerMessage(),
@@ -250,5 +247,9 @@ async def _not_a_stream(body: UpstreamBody, request_id: str | None) -> EchoBrain
     return in_band_error(completion.error if completion else None, request_id)
 
 
-def _request_id(headers: httpx2.Headers) -> str | None:
-    return printable_token(headers.get("x-request-id"))
+def _lost_connection(error: Exception) -> EchoBrainError:
+    """What a failure of the transport before the end of the headers is."""
+    cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
+    if isinstance(cause, httpx2.ConnectError):
+        return ConnectionFailed()
+    return BrokenAnswer() if isinstance(cause, httpx2.RemoteProtocolError) else ConnectionReset()

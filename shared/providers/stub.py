@@ -17,10 +17,11 @@ _ENVELOPE: Final[dict[str, Any]] = {"id": "chatcmpl-stub", "created": 0, "system
 
 
 class Stub:
-    """Serves any model name."""
+    """Serves any model name, or `model` alone."""
 
-    name = "stub"
-    model = None
+    def __init__(self, name: str = "stub", model: str | None = None) -> None:
+        self.name = name
+        self.model = model
 
     async def complete(self, request: ChatRequest) -> Answer:
         """`Echo Brain (stub): received N messages.`"""

@@ -22,6 +22,8 @@ from shared.telemetry.trace import current_trace_id
 LOGGER: Final = "echo_brain"
 
 _requests = logging.getLogger(f"{LOGGER}.request")
+_steps = logging.getLogger(f"{LOGGER}.failover")
+_circuits = logging.getLogger(f"{LOGGER}.circuit")
 
 
 class CloudFormatter(logging.Formatter):
@@ -87,6 +89,8 @@ def log_request(exchange: Exchange, status: int, now_s: float) -> None:
         "provider": exchange.provider,
         "model": exchange.model,
         "attempts": exchange.attempts,
+        "failed_providers": exchange.failed_providers,
+        "continued_by": exchange.continued_by,
         "upstream_request_id": exchange.upstream_request_id,
         "prompt_tokens": usage.prompt_tokens if usage else None,
         "completion_tokens": usage.completion_tokens if usage else None,
@@ -98,6 +102,28 @@ def log_request(exchange: Exchange, status: int, now_s: float) -> None:
     }
     extra = {"fields": fields, "trace": exchange.trace_header, "span": exchange.span_id}
     _requests.log(_severity(status, exchange.error_code), "request", extra=extra)
+
+
+def log_step(
+    provider: str, model: str | None, error_code: str | None, decision: str, reason: str, wait_s: float
+) -> None:
+    """What is done about a failure, or about a silent target, and why."""
+    fields = {
+        "provider": provider,
+        "model": model,
+        "error": error_code,
+        "decision": decision,
+        "reason": reason,
+        "wait_ms": round(wait_s * 1000, 1),
+    }
+    _steps.warning("%s: %s", provider, decision, extra={"fields": fields})
+
+
+def log_circuit(provider: str, model: str | None, before: str, after: str) -> None:
+    """A transition of a target's circuit."""
+    level = logging.INFO if after == "closed" else logging.WARNING
+    fields = {"provider": provider, "model": model, "from": before, "to": after}
+    _circuits.log(level, "circuit of %s: %s", provider, after, extra={"fields": fields})
 
 
 def _ms(start_s: float, end_s: float | None) -> float | None:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.clients.worker import COMMANDS, Client, not_installed, running, tool_missing
-from tests.servers import free_port, gateway, serving
+from tests.servers import frank, free_port, gateway, serving
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +59,8 @@ def running_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     port = free_port()
     command = [sys.executable, "-m", "tests.faults.upstream", "--port", str(port)]
     with serving(command, port=port, log=logs / "upstream.log", environment={}) as upstream:
-        environment = {
-            "OPENAI_API_KEY": "sk-ours",
-            "OPENAI_BASE_URL": f"{upstream.url}/v1",
-            "OPENAI_MODEL": "gpt-4.1-mini",
-            "OPENAI_MAX_RETRIES": "0",
-        }
+        settings = frank(logs, f"{upstream.url}/v1", model="gpt-4.1-mini")
+        environment = {"OPENAI_API_KEY": "sk-ours", **settings}
         with gateway(logs / "gateway.log", environment) as served:
             yield Pair(served.url, upstream.url)
 

@@ -1,4 +1,4 @@
-"""The Provider protocol: one suite over the stub, the mock and the OpenAI-compatible provider over a real socket."""
+"""The Provider protocol: one suite over the stub, the mock and, over a real socket, every vendor's row."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 import pytest
 
-from shared.models import ChatRequest, Chunk
+from shared.models import Chunk
 from shared.providers.base import Provider
 from shared.providers.mock import Mock
 from shared.providers.stub import Stub
-from shared.providers.vendors import VENDORS
-from shared.secrets import FixedSecret
-from shared.settings import ProviderSettings
+from shared.settings import MockPace
+from tests.contract.providers import at_vendor, chunks_of, compatible, question
+from tests.contract.vendor_server import RULES
 from tests.faults.upstream import breaking_upstream
 
 ANSWERS = {
     "stub": "Echo Brain (stub): received 1 message.",
     "mock": "Mock answer from mock, model gpt-test.",
-    "openai": "Hello, world!",
+    **dict.fromkeys(RULES, "Hello, world!"),
 }
 STREAMS = {**ANSWERS, "stub": "Echo Brain (stub): streaming response."}
 LONG_S = 3600.0
@@ -39,29 +38,23 @@ class Served:
 
 
 @asynccontextmanager
-async def over_upstream(says: str | None = None) -> AsyncIterator[Served]:
-    """The OpenAI-compatible provider; with `says` the upstream plays that scenario for every request."""
-    from shared.providers.slim_import import defer_sdk_types
-
-    defer_sdk_types()
-    from shared.providers.openai_compatible import OpenAICompatible
-
+async def over_upstream(says: str) -> AsyncIterator[Served]:
+    """The OpenAI-compatible provider and an upstream that plays this scenario for every request."""
     async with breaking_upstream() as upstream:
         upstream.force(says)
-        settings = ProviderSettings(name="openai", vendor="openai", model="gpt-test", base_url=upstream.base_url)
-        provider = OpenAICompatible(settings, VENDORS["openai"], FixedSecret("sk-test"))
+        provider = compatible("openai", upstream.base_url)
         yield Served(provider, lambda: bool(upstream.requests) and all(row.closed_at for row in upstream.requests))
         await provider.aclose()
 
 
-@pytest.fixture(params=["stub", "mock", "openai"])
+@pytest.fixture(params=["stub", "mock", *RULES])
 async def served(request: pytest.FixtureRequest) -> AsyncIterator[Served]:
     """Each provider in turn, without delays."""
-    if request.param == "openai":
-        async with over_upstream() as found:
-            yield found
+    if request.param in RULES:
+        async with at_vendor(request.param) as (provider, server):
+            yield Served(provider, lambda: not server.open)
         return
-    provider = Stub() if request.param == "stub" else Mock("mock", (0.0, 0.0), 0.0)
+    provider = Stub() if request.param == "stub" else Mock("mock", pace=MockPace((0.0, 0.0), 0.0))
     yield Served(provider, lambda: True)
 
 
@@ -72,29 +65,7 @@ async def slow(request: pytest.FixtureRequest) -> AsyncIterator[Served]:
         async with over_upstream("silent") as found:
             yield found
         return
-    yield Served(Mock("mock", (LONG_S, LONG_S), LONG_S), lambda: True)
-
-
-def question(*, stream: bool = False, n: int | None = None, usage: bool = False) -> ChatRequest:
-    """A question as the OpenAI dialect decodes it."""
-    members: dict[str, Any] = {"model": "gpt-test", "messages": [{"role": "user", "content": "Hello"}]}
-    members |= {"stream": True} if stream else {}
-    members |= {"n": n} if n else {}
-    members |= {"stream_options": {"include_usage": True}} if usage else {}
-    return ChatRequest(
-        parameters={name: msgspec.Raw(msgspec.json.encode(value)) for name, value in members.items()},
-        model="gpt-test",
-        stream=stream,
-        include_usage=usage,
-        cap=None,
-        choices=n or 1,
-        trace_id="trace-1",
-    )
-
-
-async def chunks_of(provider: Provider, request: ChatRequest) -> list[Chunk]:
-    """A whole stream."""
-    return [chunk async for chunk in provider.stream(request)]
+    yield Served(Mock("mock", pace=MockPace((LONG_S, LONG_S), LONG_S)), lambda: True)
 
 
 def payloads(chunks: list[Chunk]) -> list[Any]:

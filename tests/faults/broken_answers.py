@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import math
+import time
+from datetime import UTC, datetime
+from email.utils import format_datetime
+
 from . import answers
 from .exchange import Exchange
 from .playing import half_json, ok, play, scenario
@@ -43,6 +50,16 @@ async def in_band_error(x: Exchange, count: str = "2") -> None:
     if not x.streamed:
         return await json_error_200(x)
     return await play(x, (*answers.script(x.payload).until(int(count)), ERROR_EVENT))
+
+
+@scenario("in-band-code")
+async def in_band_code(x: Exchange, code: str, count: str = "2") -> None:
+    """An error in the middle of the stream, or with status 200, that has this code (a number or a word)."""
+    known = int(code) if code.isdigit() else code
+    said = {"error": {"message": "The server says no.", "type": "server_error", "param": None, "code": known}}
+    if not x.streamed:
+        return await x.whole(json.dumps(said).encode())
+    return await play(x, (*answers.script(x.payload).until(int(count)), answers.event(said)))
 
 
 @scenario("malformed")
@@ -100,6 +117,12 @@ async def finish_error(x: Exchange) -> None:
     await finish_with(x, "error")
 
 
+@scenario("finish")
+async def finish(x: Exchange, reason: str) -> None:
+    """An answer with this finish_reason."""
+    await finish_with(x, reason)
+
+
 async def finish_with(x: Exchange, reason: str | None) -> None:
     """A good answer but for its finish_reason."""
     if x.streamed:
@@ -123,6 +146,25 @@ async def no_choices(x: Exchange) -> None:
         await x.whole(b'{"choices":[]}')
 
 
+@scenario("empty")
+async def empty(x: Exchange) -> None:
+    """Status 200, the right content type, and not one byte."""
+    await x.whole(b"", kind="text/event-stream" if x.streamed else "application/json")
+
+
+@scenario("no-content")
+async def no_content(x: Exchange) -> None:
+    """Status 204, which has no body."""
+    await x.start({}, 204)
+
+
+@scenario("gzip-garbage")
+async def gzip_garbage(x: Exchange) -> None:
+    """Called gzip, but is not."""
+    kind = "text/event-stream" if x.streamed else "application/json"
+    await x.whole(b"\x1f\x8b\x08not gzip at all" * 3, kind=kind, headers={"Content-Encoding": "gzip"})
+
+
 @scenario("redirect")
 async def redirect(x: Exchange) -> None:
     """307 to another path of this server."""
@@ -135,6 +177,25 @@ async def status(x: Exchange, code: str, error_code: str | None = None, retry_af
     """An OpenAI error with this status, code and Retry-After."""
     body = answers.error(f"The upstream says {code}.", code=error_code)
     await x.whole(body, int(code), headers={"Retry-After": retry_after} if retry_after else None)
+
+
+@scenario("later")
+async def later(x: Exchange, form: str, seconds: str) -> None:
+    """429 that says when to come back: in `s`, in `ms`, or at a `date`, the first whole second after so many."""
+    at = datetime.fromtimestamp(math.ceil(time.time() + float(seconds)), UTC)
+    headers = {
+        "s": {"Retry-After": seconds},
+        "ms": {"retry-after-ms": str(round(float(seconds) * 1000)), "Retry-After": "600"},
+        "date": {"Retry-After": format_datetime(at, usegmt=True)},
+    }[form]
+    await x.whole(answers.error("Too many requests.", code="rate_limit_exceeded"), 429, headers=headers)
+
+
+@scenario("slow-status")
+async def slow_status(x: Exchange, code: str, seconds: str) -> None:
+    """An OpenAI error with this status that takes so long."""
+    await asyncio.sleep(float(seconds))
+    await status(x, code)
 
 
 @scenario("param-error")
@@ -156,6 +217,16 @@ async def needs_key(x: Exchange, key: str) -> None:
     if x.request.headers.get("authorization") == f"Bearer {key}":
         return await ok(x)
     return await x.whole(answers.error("Incorrect API key provided.", code="invalid_api_key"), 401)
+
+
+@scenario("rejects-prefill")
+async def rejects_prefill(x: Exchange) -> None:
+    """400 where the assistant has the last word, else a good answer."""
+    messages = x.payload.get("messages") or [{}]
+    if messages[-1].get("role") != "assistant":
+        return await ok(x)
+    reason = "This model does not support assistant message prefill."
+    return await x.whole(answers.error(reason, code="invalid_request_error", param="messages"), 400)
 
 
 @scenario("flaky")

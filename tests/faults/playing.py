@@ -58,3 +58,15 @@ async def ok(x: Exchange) -> None:
         await play(x, answers.script(x.payload).whole())
     else:
         await x.whole(good_body(x))
+
+
+@scenario("turns")
+async def turns(x: Exchange, *words: str) -> None:
+    """`turns:A/B/C`: requests with the same text get A, B, C and from then on the last one; blanks cannot be in it."""
+    names = ":".join(words).split("/")
+    turn = min(x.seen[x.text], len(names) - 1)
+    x.seen[x.text] += 1
+    name, *arguments = names[turn].split(":")
+    if name not in SCENARIOS:
+        raise RuntimeError(f"turns: no such scenario: {name}")
+    await SCENARIOS[name](x, *arguments)

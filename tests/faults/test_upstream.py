@@ -24,10 +24,29 @@ ARGUMENTS = {
     "big": "50",
     "huge-line": "5000",
     "paced": "3:1",
+    "turns": "ok",
+    "cut-of": "3:5",
+    "pause": "1:3:0.01",
+    "slow-first": "0",
+    "continue": "3",
+    "finish": "length",
+    "in-band-code": "429",
+    "slow-status": "500:0",
+    "later": "date:1",
 }
-ENDLESS = {"silent", "stall", "pings", "stall-pings", "no-done-open"}
-BREAKS_CONNECTION = {"reset", "refuse-headers", "cut", "cut-reset", "finish-then-reset", "wrong-length"}
-REFUSES = {"redirect", "status", "param-error", "echo-error", "needs-key", "flaky"}
+UNHEADED = {"silent", "drip-headers", "endless-headers", "endless-hints"}  # never a byte of a body
+ENDLESS = {"stall", "pings", "stall-pings", "no-done-open", "roles"} | UNHEADED
+BREAKS_CONNECTION = {
+    "reset",
+    "refuse-headers",
+    "no-http",
+    "cut",
+    "cut-of",
+    "cut-reset",
+    "finish-then-reset",
+    "wrong-length",
+}
+REFUSES = {"redirect", "status", "slow-status", "later", "param-error", "echo-error", "needs-key", "flaky"}
 NOT_WHOLE = {
     "clean-end",
     "html",
@@ -39,15 +58,22 @@ NOT_WHOLE = {
     "finish-error",
     "invalid-json",
     "no-choices",
+    "finish",  # of which this one is whole, but not by `stop`
+    "in-band-code",
+    "empty",
 }
+NO_ANSWER = {"no-content", "gzip-garbage"}
+
 OTHER_TEXT = {
     "big": "".join(f" w{number}" for number in range(50)),
     "paced": " w0 w1 w2",
+    "pause": " w0 w1 w2",
+    "continue": " w0 w1 w2",
     "utf8-trickle": "Grüße, 世界 🌍!",
 }
 HARMLESS = [
     (name, stream)
-    for name in sorted(SCENARIOS.keys() - ENDLESS - BREAKS_CONNECTION - REFUSES - NOT_WHOLE)
+    for name in sorted(SCENARIOS.keys() - ENDLESS - BREAKS_CONNECTION - REFUSES - NOT_WHOLE - NO_ANSWER)
     for stream in (False, True)
     if stream or name != "malformed"  # a body that is not streamed is broken as a whole
 ]
@@ -239,10 +265,10 @@ async def test_an_endless_scenario_notices_that_the_client_left(
 ) -> None:
     """`closed_at` is set while the scenario still holds the answer."""
     asked = asyncio.create_task(ask(http, upstream, asking(fault(name), stream=stream)))
-    await upstream.until(lambda up: up.requests and (name == "silent" or up.requests[-1].answer))
+    await upstream.until(lambda up: up.requests and (name in UNHEADED or up.requests[-1].answer))
     asked.cancel()
     await upstream.until(lambda up: up.requests[-1].aborted)
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises((asyncio.CancelledError, aiohttp.ClientResponseError)):  # the client has limits of its own
         await asked
 
 
@@ -251,6 +277,8 @@ async def test_an_endless_scenario_notices_that_the_client_left(
     [
         ("redirect", 307, b""),
         ("status", 429, b'"code": "rate_limit_exceeded"'),
+        ("later", 429, b'"code": "rate_limit_exceeded"'),
+        ("slow-status", 500, b"server_error"),
         ("param-error", 400, b'"param": "temperature"'),
         ("echo-error", 400, b"fault:echo-error"),
         ("needs-key", 401, b"invalid_api_key"),
@@ -290,6 +318,51 @@ async def test_a_flaky_upstream_recovers_and_a_key_is_checked(
     address, key = f"{upstream.base_url}/chat/completions", {"Authorization": "Bearer k"}
     async with http.post(address, json=asking("fault:needs-key:k"), headers=key) as answer:
         assert answer.status == 200
+
+
+async def test_scenarios_take_turns_for_the_same_text(http: aiohttp.ClientSession, upstream: BreakingUpstream) -> None:
+    """`turns:A/B/C` plays one after the other, and those behind the last play the last."""
+    text = "fault:turns:status:503::2/status:500/ok"
+    assert [(await ask(http, upstream, asking(f"{text} a")))[0] for _ in range(4)] == [503, 500, 200, 200]
+    assert (await ask(http, upstream, asking(f"{text} b")))[0] == 503
+
+
+async def test_a_text_is_continued_from_where_the_assistant_stopped(
+    http: aiohttp.ClientSession, upstream: BreakingUpstream
+) -> None:
+    """`continue` says the rest, even of a word, under an id of its own; what is not its own text it starts anew."""
+    upstream.force("continue:4")
+    for said, rest in ((" w0 w1", " w2 w3"), (" w0 w", "1 w2 w3"), ("Hello", " w0 w1 w2 w3")):
+        messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": said}]
+        _, stream = await ask(http, upstream, {"model": "m", "stream": True, "messages": messages})
+        assert text_of(stream) == rest
+        assert {chunk["id"] for chunk in chunks_of(stream)} == {"chatcmpl-continued"}
+
+
+async def test_a_prefill_is_rejected(http: aiohttp.ClientSession, upstream: BreakingUpstream) -> None:
+    """`rejects-prefill` refuses only where the assistant has the last word."""
+    upstream.force("rejects-prefill")
+    last = {"role": "assistant", "content": "Hel"}
+    assert (await ask(http, upstream, asking("hi")))[0] == 200
+    assert (await ask(http, upstream, {"model": "m", "messages": [last]}))[0] == 400
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_answers_that_are_none(http: aiohttp.ClientSession, upstream: BreakingUpstream, stream: bool) -> None:
+    """204 and an empty 200 have no body, and what is called gzip cannot be unpacked."""
+    assert await ask(http, upstream, asking("fault:no-content", stream=stream)) == (204, b"")
+    assert await ask(http, upstream, asking("fault:empty", stream=stream)) == (200, b"")
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await ask(http, upstream, asking("fault:gzip-garbage", stream=stream))
+
+
+async def test_a_stray_answer_follows_on_the_wire(upstream: BreakingUpstream) -> None:
+    """`two-answers` sends one more than it was asked for, on the same connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", upstream.port)
+    body = json.dumps(asking("fault:two-answers")).encode()
+    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    assert (await reader.readuntil(b'"stray"')).count(b"HTTP/1.1 200 OK") == 2
+    writer.close()
 
 
 async def test_an_unknown_scenario_fails_the_test_that_asked_for_it(http: aiohttp.ClientSession) -> None:

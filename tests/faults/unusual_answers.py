@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -180,3 +181,27 @@ async def no_request_id(x: Exchange) -> None:
     """A good answer without an `x-request-id`."""
     x.request_id = None
     await ok(x)
+
+
+@scenario("early-hints")
+async def early_hints(x: Exchange) -> None:
+    """`100 Continue` and `103 Early Hints`, which nobody asked for, before a good answer."""
+    await x.raw(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>; rel=preload\r\n\r\n")
+    await ok(x)
+
+
+@scenario("continue")
+async def continue_(x: Exchange, count: str = "0", cut_after: str = "0") -> None:
+    """` w0`, ` w1`, … `count` tokens (0: the good answer's) from where the trailing assistant message ends, with an id
+    of its own; cut after `cut_after` of them unless that is 0. Another text is not continued."""
+    texts = words(int(count)) or list(answers.TOKENS)
+    said = x.payload["messages"][-1]
+    if said.get("role") == "assistant" and "".join(texts).startswith(said["content"]):
+        texts = re.findall(r"^\S+| \S+", "".join(texts)[len(said["content"]) :])
+    if not x.streamed:
+        return await x.whole(answers.odd(answers.completion(x.payload, texts)))
+    script = answers.script(x.payload, texts)
+    shown = script.until(int(cut_after)) if int(cut_after) else script.whole()
+    await x.open_stream()
+    await x.chunks(part.replace(b"chatcmpl-upstream", b"chatcmpl-continued") for part in shown)
+    return x.close() if int(cut_after) else await x.end()

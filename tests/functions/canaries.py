@@ -20,6 +20,14 @@ ARGUMENTS: Final = {
     "big": "50",
     "huge-line": "5000",
     "paced": "3:10",
+    "turns": "ok",
+    "in-band-code": f"{CANARY}:2",
+    "finish": "stop",
+    "slow-status": "500 0.1",
+    "cut-of": "2 4",
+    "pause": "2 4 0.1",
+    "slow-first": "0.1",
+    "later": "s 1",
 }
 METHODS: Final = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH")
 STATUSES: Final = (400, 401, 403, 404, 408, 409, 413, 422, 429, 500, 502, 503, 529)

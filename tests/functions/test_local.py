@@ -27,7 +27,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def test_the_banner_says_where_and_what(local: Server) -> None:
     """The URL of every route and the provider in use."""
     banner = local.output()
-    assert f"Echo Brain on {local.url}, provider: stub" in banner
+    assert f"Echo Brain on {local.url}, serving: stub" in banner
     for path in ("/v1/brain/chat", "/v1/brain/chat/stream", "/v1/chat/completions", "/v1/models", "/v1/brain/health"):
         assert f"{local.url}{path}" in banner
 

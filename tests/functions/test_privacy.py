@@ -32,7 +32,7 @@ from tests.functions.canaries import (
     scenarios,
 )
 from tests.secret_manager import SecretManager, secret_manager
-from tests.servers import Server, free_port, serving
+from tests.servers import Server, frank, free_port, serving
 from tests.ways import BRAIN_EVENTS, BRAIN_JSON, OPENAI_EVENTS, OPENAI_JSON, Way, calling
 
 AT_ONCE: Final = 24  # so that no sound answer is late
@@ -101,7 +101,7 @@ def deployed(tmp_path: Path, target: str | None, environment: dict[str, str]) ->
 
 def environment(upstream: BreakingUpstream, **more: str) -> dict[str, str]:
     """A gateway to this upstream that gives up on it soon."""
-    soon = {"OPENAI_TIMEOUT": "1", "OPENAI_STREAMING_TIMEOUT": "1"}
+    soon = {"OPENAI_TIMEOUT": "1", "OPENAI_STREAMING_TIMEOUT": "1", "OPENAI_MAX_RETRIES": "0"}
     return {"OPENAI_API_KEY": KEY, "OPENAI_MODEL": "m", "OPENAI_BASE_URL": upstream.base_url, **soon, **more}
 
 
@@ -111,7 +111,8 @@ async def test_nothing_said_is_written_whatever_upstream_does(
 ) -> None:
     """Every scenario, in both dialects, streamed and not; then SIGTERM in the middle of a stream."""
     ways = (BRAIN_JSON, OPENAI_JSON, OPENAI_EVENTS) if target == "chat" else (BRAIN_EVENTS, OPENAI_EVENTS)
-    with deployed(tmp_path, target, environment(upstream)) as function:
+    settings = {"OPENAI_API_KEY": KEY, **frank(tmp_path, upstream.base_url, request_timeout=1, streaming_timeout=1)}
+    with deployed(tmp_path, target, settings) as function:
         url, few = function.url, asyncio.Semaphore(AT_ONCE)
 
         async def question(way: Way, body: bytes) -> str:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 
 import msgspec
 
-from shared.models import Answer, AnswerMessage, ChatRequest, Chunk, Ending, Event, Exchange, ProviderHealth, Usage
-
-WHOLE = Ending("stop", Usage(1, 2, 3), "fake-1", "req_9")
+from shared.models import Answer, ChatRequest, Chunk, Event, Exchange, ProviderHealth
 
 
 class Clock:
@@ -30,41 +29,22 @@ class Clock:
 
 @dataclass
 class FakeProvider:
-    """A provider that gives what it was given: an answer or an error, chunks or errors in their order."""
+    """A provider that is asked for nothing but its health; `tests.unit.scripted` has those that answer."""
 
     name: str = "fake"
     model: str | None = "fake-1"
-    answer: Answer | BaseException = field(
-        default_factory=lambda: Answer(b'{"whole": true}', AnswerMessage("hi"), WHOLE)
-    )
-    steps: Sequence[Chunk | BaseException] = ()
     pause_s: float = 0.0
     healths: list[ProviderHealth] = field(default_factory=list)
-    asked: list[ChatRequest] = field(default_factory=list)
     health_asked: int = 0
-    streams_open: int = 0
     closed: bool = False
 
     async def complete(self, request: ChatRequest) -> Answer:
-        """The answer, after the pause."""
-        self.asked.append(request)
-        await asyncio.sleep(self.pause_s)
-        if isinstance(self.answer, BaseException):
-            raise self.answer
-        return self.answer
+        """Nobody asks."""
+        raise NotImplementedError
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk]:
-        """The steps, a pause before each."""
-        self.asked.append(request)
-        self.streams_open += 1
-        try:
-            for step in self.steps:
-                await asyncio.sleep(self.pause_s)
-                if isinstance(step, BaseException):
-                    raise step
-                yield step
-        finally:
-            self.streams_open -= 1
+    def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk]:
+        """Nobody asks."""
+        raise NotImplementedError
 
     async def health(self) -> ProviderHealth:
         """The next health in line; the last one is given again and again."""
@@ -147,14 +127,9 @@ def token(text: str = "hi") -> Chunk:
     return Chunk(b"data: " + text.encode() + b"\n\n", [Event()], has_content=True)
 
 
-def empty() -> Chunk:
-    """A chunk without content."""
-    return Chunk(b"data: {}\n\n", [Event()], has_content=False)
-
-
-def last(ending: Ending = WHOLE) -> Chunk:
-    """The chunk that ends an answer."""
-    return Chunk(b"", [], has_content=False, ending=ending)
+def seeded(seed: int = 0) -> random.Random:
+    """A source of chance that is the same every time."""
+    return random.Random(seed)
 
 
 async def until(condition: Callable[[], object], limit_s: float = 30.0) -> None:

@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from shared import bootstrap
-from shared.settings import Settings, SettingsError
+from shared.settings import ProviderSettings, Serving, Settings, SettingsError, own_routes
+from shared.settings.values import VENDORS
 from tests.servers import ROOT
 
 # Of google.cloud the framework itself imports a little.
@@ -54,7 +55,7 @@ import functions_framework.aio  # the framework's own imports are its business
 before = threading.active_count()
 sys.addaudithook(hook)
 import main, functions.local, shared.gateway, shared.api.endpoints, shared.secrets
-from shared.providers import mock, slim_import, stub, vendors
+from shared.providers import google_credentials, mock, registry, slim_import, stub, vendors
 print(json.dumps([seen, threading.active_count() - before, sorted(main.__all__)]))
 """
 
@@ -116,5 +117,21 @@ def test_the_settings_of_the_process_are_checked_whole(monkeypatch: pytest.Monke
 async def test_each_provider_can_be_built(environ: dict[str, str], name: str) -> None:
     """Building opens nothing, so that it can be closed without having served."""
     settings = Settings.from_env(environ)
-    assert settings.provider.name == name
+    assert [provider.name for provider in settings.serving.providers] == [name]
     await bootstrap.build(settings).aclose()
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+async def test_each_vendor_can_be_built(vendor: str) -> None:
+    """Several of them in one process, too."""
+    row = ProviderSettings(
+        name=f"my-{vendor}",
+        vendor=vendor,
+        model="m",
+        base_url="http://127.0.0.1:9/v1",
+        project="p-1",
+        location="europe-west4",
+        api_key="sk-test",
+    )
+    providers = (row, ProviderSettings())
+    await bootstrap.build(Settings(serving=Serving(providers, own_routes(providers)))).aclose()

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from shared import errors
-from shared.errors import BadRequest, EchoBrainError, MethodNotAllowed, UpstreamTimeout
+from shared.errors import BadRequest, EchoBrainError, MethodNotAllowed, RateLimited, UpstreamTimeout
 
 DRAWN = re.compile(r"^    ([│ ]*)[├└]── (\w+) +(\w+) +(\d{3})(.*)$", re.MULTILINE)
 CONTRACT = {
@@ -56,10 +56,13 @@ def test_the_docstring_draws_every_class_with_its_code_and_status() -> None:
     assert drawn == {(kind.__bases__[0].__name__, kind.__name__, kind.code, kind.status) for kind in family()}
 
 
-def test_codes_are_unique() -> None:
-    """No two classes share a code."""
-    codes = [kind.code for kind in family()]
-    assert len(codes) == len(set(codes))
+def test_a_code_is_that_of_one_failure() -> None:
+    """Classes that share a code are one below the other: callers see the same, only what is done about them differs."""
+    for kind in family():
+        same = {other for other in family() if other.code == kind.code}
+        first = next(other for other in kind.__mro__ if other in same and other.__base__ not in same)
+        assert same <= {first, *family(first)}
+        assert len({(other.status, other.openai_status, other.openai_type, other.text) for other in same}) == 1
 
 
 def test_statuses_are_those_of_the_contract() -> None:
@@ -72,6 +75,22 @@ def test_only_what_waiting_mends_may_be_retried() -> None:
     retryable = {kind.code for kind in family() if kind.retryable} - {"internal_error"}
     assert retryable == MENDED_BY_WAITING
     assert {kind.code for kind in family() if example(kind).retry_after_s is not None} == RETRY_AFTER
+
+
+TRIPS = {"timeout", "connection_error", "upstream_error"}
+
+
+def test_what_trips_a_breaker_is_the_providers_health() -> None:
+    """The last column of the contract's table; the other failures say nothing of it."""
+    assert {kind.code for kind in family() if kind.trips_breaker} == TRIPS
+    assert all(kind.trips_breaker for kind in family() if kind.code in TRIPS)
+
+
+def test_a_wait_is_the_providers_only_where_it_asked_for_one() -> None:
+    """What callers are told by default is not what a retry of ours waits for."""
+    assert (RateLimited().retry_after_s, RateLimited().upstream_wait_s) == (1.0, None)
+    asked = RateLimited(retry_after_s=7.5)
+    assert (asked.retry_after_s, asked.upstream_wait_s) == (7.5, 7.5)
 
 
 @pytest.mark.parametrize("kind", family(), ids=lambda kind: str(kind.__name__))

@@ -1,216 +1,201 @@
-"""The use case, over fakes: what is admitted, how long a provider may take, and what is noted of it."""
+"""The use case, over fakes: what is noted of a request, what is counted and given back, how the providers are."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 
 from shared.errors import (
     BadRequest,
-    EchoBrainError,
     ModelNotFound,
     NotReady,
+    Overloaded,
     RateLimited,
+    UpstreamBusy,
     UpstreamError,
     UpstreamTimeout,
 )
 from shared.gateway import HEALTH_CACHE_S, Gateway
-from shared.models import ChatRequest, Chunk, ProviderHealth, TokenCap
-from shared.settings import Limits
-from tests.unit.fakes import WHOLE, Clock, FakeProvider, FakeSecret, chat_request, empty, exchange, last, token
+from shared.models import Answer, ProviderHealth, Route, Target
+from shared.settings import BreakerPolicy, Limits, RetryPolicy
+from tests.unit.fakes import Clock, FakeProvider, FakeSecret, chat_request, exchange
+from tests.unit.gateways import ROUTED, TWO, admit, answers, capped, gateway, opened, over, row, served_by
+from tests.unit.scripted import NEVER, Turn, answer, logged, now_s, spoken, virtually
 
 WELL = ProviderHealth(healthy=True, latency_ms=1.0)
 ILL = ProviderHealth(healthy=False, latency_ms=1.0, error="upstream_error")
 
 
-def gateway(
-    provider: FakeProvider, limits: Limits | None = None, *, clock: Clock | None = None, key: FakeSecret | None = None
-) -> Gateway:
-    """A gateway over a fake, whose callers may ask for 100 tokens."""
-    return Gateway(provider, key or FakeSecret(), limits or Limits(), 100, clock or Clock())
-
-
-def capped(tokens: int, parameter: str = "max_tokens") -> ChatRequest:
-    """A question with a cap of its own."""
-    return replace(chat_request(), cap=TokenCap(tokens, parameter))
-
-
-async def said(of: Gateway, request: ChatRequest | None = None) -> list[Chunk]:
-    """All chunks of an answer."""
-    return [chunk async for chunk in of.stream(request or chat_request(stream=True), exchange())]
-
-
-@pytest.mark.parametrize(
-    ("served", "asked", "noted"),
-    [("m-1", None, "m-1"), ("m-1", "m-1", "m-1"), (None, "any", "any"), (None, None, "fake")],
-)
-def test_a_model_that_is_served_is_admitted(served: str | None, asked: str | None, noted: str) -> None:
-    """The one model, or none named; a provider without one serves any name. The exchange knows both."""
-    row = exchange()
-    gateway(FakeProvider(model=served)).admit(chat_request(model=asked), row)
-    assert (row.provider, row.model) == ("fake", noted)
-
-
-def test_another_model_is_not_found() -> None:
-    """The caller is told which parameter, and no provider is noted."""
-    row = exchange()
-    with pytest.raises(ModelNotFound) as caught:
-        gateway(FakeProvider(model="m-1")).admit(chat_request(model="m-2"), row)
-    assert (caught.value.param, row.provider) == ("model", None)
-
-
-@pytest.mark.parametrize("parameter", ["max_tokens", "max_completion_tokens"])
-def test_a_cap_above_the_allowed_one_is_refused_by_name(parameter: str) -> None:
-    """The limit itself is allowed; the message names the caller's own parameter."""
-    of = gateway(FakeProvider())
-    of.admit(capped(100, parameter), exchange())
-    with pytest.raises(BadRequest) as caught:
-        of.admit(capped(101, parameter), exchange())
-    assert caught.value.param == parameter
-    assert caught.value.message.startswith(f"{parameter}: ")
-
-
-@pytest.mark.parametrize(("model", "expected"), [("m-1", ["m-1"]), (None, ["fake"])])
-def test_the_models_are_those_that_can_be_asked_for(model: str | None, expected: list[str]) -> None:
-    """One model, or the provider's name where any name is served."""
-    assert gateway(FakeProvider(model=model)).models() == expected
-
-
+@virtually
 async def test_a_whole_answer_is_passed_on_and_noted() -> None:
     """The exchange learns what the answer says of itself."""
-    provider, row = FakeProvider(), exchange(provider="fake")
-    answer = await gateway(provider).complete(chat_request(), row)
-    assert answer is provider.answer
-    assert (row.attempts, row.finish_reason, row.usage, row.upstream_request_id) == (1, "stop", WHOLE.usage, "req_9")
-    assert row.failed_providers == []
+    whole = answer("a")
+    of, noted = gateway(row("a"), turns={"a": [[whole]]}), exchange()
+    assert await of.complete(admit(of, noted=noted)) is whole
+    assert (noted.attempts, noted.finish_reason, noted.usage) == (1, "stop", whole.ending.usage)
+    assert (noted.model, noted.upstream_request_id, noted.failed_providers) == ("model-of-a", "req-a", [])
 
 
+@virtually
 async def test_a_failure_is_passed_on_and_noted() -> None:
     """The provider that failed is named, and its request id kept."""
-    row = exchange()
+    of = gateway(row("a", retries=RetryPolicy(0)), turns={"a": [[RateLimited(upstream_request_id="req-7")]]})
+    noted = exchange()
     with pytest.raises(RateLimited):
-        await gateway(FakeProvider(answer=RateLimited(upstream_request_id="req_7"))).complete(chat_request(), row)
-    assert (row.attempts, row.failed_providers, row.upstream_request_id) == (1, ["fake"], "req_7")
+        await of.complete(admit(of, noted=noted))
+    assert (noted.attempts, noted.failed_providers, noted.upstream_request_id) == (1, ["a"], "req-7")
 
 
-async def test_a_bad_request_is_the_callers_failure() -> None:
-    """The provider has not failed."""
-    row = exchange()
-    with pytest.raises(BadRequest):
-        await gateway(FakeProvider(answer=BadRequest())).complete(chat_request(), row)
-    assert row.failed_providers == []
-
-
+@virtually
 async def test_an_answer_that_takes_too_long_is_given_up() -> None:
-    """The total limit, by its name."""
-    row = exchange()
+    """The total limit, by its name and its seconds."""
+    of = gateway(row("a", limits=Limits(request_s=7.0)), turns={"a": [[NEVER]]})
+    began_s = now_s()
     with pytest.raises(UpstreamTimeout) as caught:
-        await gateway(FakeProvider(pause_s=60.0), Limits(request_s=0.02)).complete(chat_request(), row)
-    assert (caught.value.limit, row.failed_providers) == ("total", ["fake"])
+        await served_by(of)
+    assert (caught.value.limit, now_s() - began_s) == ("total", 7.0)
+    assert "7 s" in caught.value.message
 
 
-async def test_a_bug_is_not_hidden() -> None:
-    """What is no failure of a provider comes out as it is."""
-    with pytest.raises(ZeroDivisionError):
-        await gateway(FakeProvider(answer=ZeroDivisionError())).complete(chat_request(), exchange())
+@pytest.mark.parametrize("turn", [[1.0, answer("a")], [1.0, UpstreamError()], [1.0, ZeroDivisionError()], [NEVER]])
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "answer"])
+@virtually
+async def test_a_request_has_its_place_until_it_is_over(turn: Turn, stream: bool) -> None:
+    """Answered, failed, broken by a bug or left: the place is free again, and was not before."""
+    settings = row("a", retries=RetryPolicy(0))
+    turn = [step if not isinstance(step, Answer) else spoken("Hi")[2] for step in turn] if stream else turn
+    of = gateway(settings, turns={"a": [turn, answers("a")[0]]}, max_in_flight=1)
+    task = asyncio.create_task(_stream(of) if stream else served_by(of))
+    await asyncio.sleep(0.5)
+    with pytest.raises(Overloaded) as caught:
+        admit(of)
+    assert caught.value.retry_after_s == 1.0
+    await asyncio.sleep(1.0)
+    task.cancel()
+    await asyncio.wait({task})
+    assert await served_by(of) == "a"
 
 
-async def test_a_stream_is_passed_on_to_its_ending() -> None:
-    """The chunks in their order, nothing behind the ending, and the provider's stream is closed."""
-    provider = FakeProvider(steps=[empty(), token("a"), token("b"), last(), token("never")])
-    row, clock = exchange(), Clock(2000.0)
-    chunks = [chunk async for chunk in gateway(provider, clock=clock).stream(chat_request(stream=True), row)]
-    assert chunks == list(provider.steps)[:4]
-    assert (row.attempts, row.first_token_s, row.finish_reason, row.usage) == (1, 2000.0, "stop", WHOLE.usage)
-    assert provider.streams_open == 0
+async def _stream(of: Gateway) -> None:
+    stream = of.stream(admit(of, chat_request(stream=True)))
+    try:
+        await stream.begin()
+    finally:
+        await stream.aclose()
 
 
-@pytest.mark.parametrize("steps", [[], [token("half")], [empty()]])
-async def test_a_stream_without_an_ending_is_a_failure(steps: Sequence[Chunk]) -> None:
-    """A provider that just stops has not answered."""
-    provider = FakeProvider(steps=steps)
-    with pytest.raises(UpstreamError):
-        await said(gateway(provider))
-    assert provider.streams_open == 0
-
-
-@pytest.mark.parametrize("error", [RateLimited(), UpstreamError()])
-async def test_a_stream_that_fails_is_that_failure(error: EchoBrainError) -> None:
-    """What came before is passed on, and the provider is named."""
-    row = exchange()
-    chunks = gateway(FakeProvider(steps=[token("a"), error])).stream(chat_request(stream=True), row)
-    assert (await anext(chunks)).data == token("a").data
-    with pytest.raises(type(error)):
-        await anext(chunks)
-    assert row.failed_providers == ["fake"]
-
-
-@pytest.mark.parametrize(
-    ("steps", "limits", "name"),
-    [
-        ([token()], Limits(first_token_s=0.02), "first_token"),
-        ([token()], Limits(streaming_s=0.02), "total"),
-    ],
-)
-async def test_a_stream_that_keeps_still_is_given_up(steps: Sequence[Chunk], limits: Limits, name: str) -> None:
-    """The limits of a stream reach through to the provider, whose stream is closed."""
-    provider = FakeProvider(steps=steps, pause_s=60.0)
-    with pytest.raises(UpstreamTimeout) as caught:
-        await said(gateway(provider, limits))
-    assert (caught.value.limit, provider.streams_open) == (name, 0)
-
-
-async def test_chunks_without_content_are_no_first_token() -> None:
-    """A provider that sends empty chunks for ever has not begun to answer."""
-    provider = FakeProvider(steps=[empty()] * 100_000, pause_s=0.001)
-    with pytest.raises(UpstreamTimeout) as caught:
-        await said(gateway(provider, Limits(first_token_s=0.05)))
-    assert caught.value.limit == "first_token"
-
-
-async def test_a_reader_that_leaves_closes_the_stream() -> None:
-    """Closing early frees the provider, and nobody has failed."""
-    provider, row = FakeProvider(steps=[token(), token(), last()]), exchange()
-    chunks = gateway(provider).stream(chat_request(stream=True), row)
-    await anext(chunks)
-    assert provider.streams_open == 1
-    await chunks.aclose()
-    assert (provider.streams_open, row.failed_providers) == (0, [])
-
-
-async def test_a_cancelled_call_is_nobodys_failure() -> None:
-    """The caller left: the exchange names no provider."""
-    row = exchange()
-    call = asyncio.create_task(gateway(FakeProvider(pause_s=60.0)).complete(chat_request(), row))
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "answer"])
+@virtually
+async def test_what_is_admitted_may_still_find_no_room(stream: bool) -> None:
+    """Two came in at the same moment, and there is one place: the other is refused at once, not queued."""
+    of = gateway(row("a"), turns={"a": [[5.0, answer("a")]]}, max_in_flight=1)
+    one, other = admit(of), admit(of, chat_request(stream=stream))
+    first = asyncio.create_task(of.complete(one))
     await asyncio.sleep(0)
-    call.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await call
-    assert row.failed_providers == []
+    began_s = now_s()
+    with pytest.raises(Overloaded):
+        await (of.stream(other).begin() if stream else of.complete(other))
+    assert now_s() == began_s
+    assert (await first).body == b"a"
 
 
-async def test_ready_is_whether_the_key_can_be_read() -> None:
-    """The key's failure is the gateway's."""
-    await gateway(FakeProvider()).ready()
+@virtually
+async def test_the_budget_is_that_of_the_process() -> None:
+    """Three retries at first; then ten requests earn one. Without budget the failure is told at once."""
+    settings = row("a", retries=RetryPolicy(1, 1.0, 1.0), breaker=BreakerPolicy(1000))
+    of = gateway(settings, turns={"a": [[UpstreamBusy()] for _ in range(100)]})
+    attempts = []
+    for _ in range(24):
+        noted = exchange()
+        with pytest.raises(UpstreamBusy):
+            await of.complete(admit(of, noted=noted))
+        attempts.append(noted.attempts)
+    # Each request earns a tenth as it comes in: after three retries, the tenth request has the next one.
+    assert attempts == [2, 2, 2] + [1] * 6 + [2] + [1] * 9 + [2] + [1] * 4
+
+
+@virtually
+async def test_a_hedge_is_its_routes() -> None:
+    """The route says after which time; another route has none."""
+    pair = (Target("a"), Target("b", priority=2))
+    routes = {"quick": Route(pair, hedge_after_s=0.5), "slow": Route(pair)}
+    turns: dict[str, list[Turn]] = {"a": [[3.0, answer("a")]] * 2, "b": answers("b")}
+    of = gateway(*TWO, routes=routes, turns=turns)
+    with logged("failover") as lines:
+        assert await served_by(of, chat_request(model="slow")) == "a"
+        assert lines == []
+        assert await served_by(of, chat_request(model="quick")) == "b"
+    assert [line["decision"] for line in lines] == ["hedge"]
+
+
+@virtually
+async def test_a_stream_is_passed_on_and_noted() -> None:
+    """From the first content to the ending."""
+    of, noted = gateway(row("a"), turns={"a": [spoken("Hel|lo", usage=(9, 2))]}), exchange()
+    stream = of.stream(admit(of, chat_request(stream=True), noted=noted))
+    chunks = [await stream.begin()]
+    async for chunk in stream:
+        chunks.append(chunk)
+        if chunk.ending is not None:
+            break
+    await stream.aclose()
+    assert b"".join(chunk.data for chunk in chunks) == b"".join(c.data for c in spoken("Hel|lo", usage=(9, 2)))
+    assert (noted.provider, noted.first_token_s, noted.finish_reason) == ("a", 1000.0, "stop")
+
+
+async def test_it_is_ready_while_one_key_can_be_read() -> None:
+    """One provider can serve; where no key was ever read, none can."""
+    providers = {r.name: FakeProvider(r.name) for r in TWO}
+    unread = FakeSecret(NotReady())
+    await over(providers, *TWO, keys={"a": unread, "b": FakeSecret()}).ready()
     with pytest.raises(NotReady):
-        await gateway(FakeProvider(), key=FakeSecret(NotReady())).ready()
+        await over(providers, *TWO, keys={"a": unread, "b": unread}).ready()
 
 
 async def test_health_is_asked_at_most_every_so_often() -> None:
-    """Within 30 s the last answer serves, after them the provider is asked again."""
-    provider, clock = FakeProvider(healths=[WELL, ILL]), Clock()
-    of = gateway(provider, clock=clock)
-    assert [await of.health() for _ in range(3)] == [WELL] * 3
-    clock.pass_s(HEALTH_CACHE_S)
-    assert await of.health() == ILL
-    assert provider.health_asked == 2
+    """Within 30 s the last answer serves, however many ask; after them every provider is asked again."""
+    providers = {r.name: FakeProvider(r.name, healths=[WELL, ILL], pause_s=0.001) for r in TWO}
+    clock = Clock()
+    of = over(providers, *TWO, clock=clock)
+    assert await asyncio.gather(*(of.health() for _ in range(3))) == [dict.fromkeys("ab", (WELL, "closed"))] * 3
+    clock.pass_s(HEALTH_CACHE_S - 0.001)
+    assert (await of.health())["a"][0] is WELL
+    clock.pass_s(0.001)
+    assert {name: health for name, (health, _) in (await of.health()).items()} == {"a": ILL, "b": ILL}
+    assert [provider.health_asked for provider in providers.values()] == [2, 2]
 
 
-async def test_closing_closes_the_provider() -> None:
-    """What is open is the provider's."""
-    provider = FakeProvider()
-    await gateway(provider).aclose()
-    assert provider.closed
+@virtually
+async def test_a_circuit_is_shown_as_it_is_now() -> None:
+    """The worst of a provider's targets, also while the health is remembered."""
+    routes = {"one": Route((Target("a", "m-1"),)), "two": Route((Target("a", "m-2"),))}
+    of = gateway(*opened("a"), routes=routes, turns={"a": [*answers("a"), [UpstreamError()], [1.0, answer("a")]]})
+    shown = []
+    for model in ("one", "two"):
+        await asyncio.gather(served_by(of, chat_request(model=model)), return_exceptions=True)
+        shown.append((await of.health())["a"][1])
+    await asyncio.sleep(30.0)
+    probe = asyncio.create_task(served_by(of, chat_request(model="two")))
+    await asyncio.sleep(0.5)
+    shown.append((await of.health())["a"][1])
+    await probe
+    shown.append((await of.health())["a"][1])
+    assert shown == ["closed", "open", "half_open", "closed"]
+
+
+async def test_closing_closes_every_provider() -> None:
+    """What is open is theirs."""
+    providers = {r.name: FakeProvider(r.name) for r in TWO}
+    await over(providers, *TWO).aclose()
+    assert all(provider.closed for provider in providers.values())
+
+
+@virtually
+async def test_a_refusal_takes_no_place() -> None:
+    """Who is not admitted is not counted."""
+    of = gateway(*TWO, routes=ROUTED, turns={"a": answers("a")}, max_in_flight=1)
+    for request, provider in ((chat_request(model="other"), None), (capped(101), None), (None, "nobody")):
+        with pytest.raises((ModelNotFound, BadRequest)):
+            admit(of, request, provider=provider)
+    assert await served_by(of) == "a"

@@ -234,6 +234,13 @@ def test_a_stream_is_meta_tokens_and_final() -> None:
     assert (rows[3][0], rows[3][1]["message"]) == ("final", {"role": "assistant", "content": "Hello\n"})
 
 
+def test_a_stream_that_others_went_on_with_names_them() -> None:
+    """Beside the first one, which is the provider; where nobody did, there is no such member (see above)."""
+    row = exchange(provider="first", continued_by=["second", "third"])
+    metadata = events(DIALECT.encoder(row).closing(LAST))[0][1]["metadata"]
+    assert (metadata["provider"], metadata["continued_by"]) == ("first", ["second", "third"])
+
+
 def test_tool_calls_are_put_together() -> None:
     """Fragments by index; a message of tool calls alone has no content."""
     writer = DIALECT.encoder(exchange())

@@ -18,8 +18,10 @@ from shared.api.guard import (
     is_deeper_than,
     preflight_headers,
     read_body,
+    read_wishes,
 )
 from shared.errors import BadRequest
+from shared.models import Wishes
 
 ORIGIN = "https://app.example.com"
 ALLOWED = frozenset({ORIGIN, "http://localhost:3000"})
@@ -165,3 +167,29 @@ async def test_half_a_character_is_not_called_a_syntax_error(body: bytes, says: 
     """`JSON.stringify` writes it, of a text that was cut in the middle of an emoji."""
     with pytest.raises(BadRequest, match=says):
         await read(body)
+
+
+@pytest.mark.parametrize(
+    ("headers", "wishes"),
+    [
+        ({}, Wishes()),
+        ({"x-provider": "openai-2"}, Wishes("openai-2")),
+        ({"x-provider": " openai-2 "}, Wishes("openai-2")),
+        ({"x-provider": ""}, Wishes()),
+        ({"x-no-failover": "true"}, Wishes(failover=False)),
+        ({"x-no-failover": " TRUE "}, Wishes(failover=False)),
+        ({"x-no-failover": "false"}, Wishes()),
+        ({"x-provider": "a", "x-no-failover": "true"}, Wishes("a", failover=False)),
+    ],
+)
+def test_wishes_are_read_from_their_headers(headers: dict[str, str], wishes: Wishes) -> None:
+    """A provider by its name, and whether another may stand in; without headers everything is the routing's."""
+    assert read_wishes(headers) == wishes
+
+
+@pytest.mark.parametrize("value", ["1", "yes", "", "no", "truee"])
+def test_a_wish_that_is_not_understood_is_refused(value: str) -> None:
+    """A comparison that was routed around without notice would be worthless."""
+    with pytest.raises(BadRequest) as caught:
+        read_wishes({"x-no-failover": value})
+    assert caught.value.param == "X-No-Failover"

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.errors import ContextLengthExceeded, EchoBrainError, RateLimited, UpstreamError
+from shared.errors import BrokenAnswer, ContextLengthExceeded, EchoBrainError, RateLimited
 from shared.models import Ending, Usage
 from shared.providers.events import MAX_EVENT_BYTES, EventReader
 
@@ -201,20 +201,20 @@ def test_a_finished_answer_is_whole_however_the_stream_ends(end: list[bytes]) ->
 def test_an_answer_without_a_finish_reason_is_broken_however_politely_it_ends(end: list[bytes]) -> None:
     """A clean end, a [DONE] or an empty reason does not make a cut answer whole."""
     outcome = read([event(says("half")), *end])
-    assert (outcome.ending, outcome.failure) == (None, UpstreamError)
+    assert (outcome.ending, outcome.failure) == (None, BrokenAnswer)
 
 
 def test_a_vendor_that_sends_an_empty_reason_all_along_is_cut_in_the_middle() -> None:
     """An empty finish_reason on every chunk, as some vendors have it, finishes nothing."""
     outcome = read([event(says("half", finish="")), event(says(" an answer", finish=""))])
-    assert (outcome.ending, outcome.failure) == (None, UpstreamError)
+    assert (outcome.ending, outcome.failure) == (None, BrokenAnswer)
 
 
 def test_all_choices_must_finish() -> None:
     """With `n` the answer is whole only when the last choice is."""
     both = event(says(index=0), says(index=1))
-    assert read([both, event(finish(0))], choices=2).failure is UpstreamError
-    assert read([both, event(finish(0)), DONE], choices=2).failure is UpstreamError
+    assert read([both, event(finish(0))], choices=2).failure is BrokenAnswer
+    assert read([both, event(finish(0)), DONE], choices=2).failure is BrokenAnswer
     whole = read([both, event(finish(1, "length")), event(finish(0, "stop"))], choices=2)
     assert whole.ending is not None
     assert whole.ending.finish_reason == "stop"
@@ -222,7 +222,7 @@ def test_all_choices_must_finish() -> None:
 
 def test_a_connection_that_ends_before_the_second_choice_began_is_cut() -> None:
     """Of two choices asked for one came, and nothing says that this is all."""
-    assert read([event(says(index=0)), event(finish(0))], choices=2).failure is UpstreamError
+    assert read([event(says(index=0)), event(finish(0))], choices=2).failure is BrokenAnswer
 
 
 def test_fewer_choices_than_asked_are_whole_when_the_vendor_says_so() -> None:
@@ -232,24 +232,24 @@ def test_fewer_choices_than_asked_are_whole_when_the_vendor_says_so() -> None:
 
 def test_a_choice_that_nobody_asked_for_must_finish_too() -> None:
     """Once a choice has begun the answer is not whole without its end."""
-    assert read([event(says(index=0)), event(says(index=1)), event(finish(0)), DONE]).failure is UpstreamError
+    assert read([event(says(index=0)), event(says(index=1)), event(finish(0)), DONE]).failure is BrokenAnswer
 
 
 def test_no_events_at_all_are_no_answer() -> None:
     """Nothing, pings only, or [DONE] only."""
-    assert {read(pieces).failure for pieces in ([], [b": ping\n\n"], [DONE], [USAGE_EVENT, DONE])} == {UpstreamError}
+    assert {read(pieces).failure for pieces in ([], [b": ping\n\n"], [DONE], [USAGE_EVENT, DONE])} == {BrokenAnswer}
 
 
 def test_a_finish_reason_of_error_is_a_failure() -> None:
     """Some vendors say it that way; the chunk itself is not passed on."""
     outcome = read([event(says("half")), event(finish(reason="error")), DONE])
-    assert (outcome.payload, outcome.failure) == (event(says("half")), UpstreamError)
+    assert (outcome.payload, outcome.failure) == (event(says("half")), BrokenAnswer)
 
 
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
-        ("server_error", UpstreamError),
+        ("server_error", BrokenAnswer),
         ("context_length_exceeded", ContextLengthExceeded),
         ("rate_limit_exceeded", RateLimited),
     ],
@@ -263,7 +263,7 @@ def test_an_error_in_the_stream_is_that_error(code: str, kind: type[EchoBrainErr
 
 def test_an_error_behind_a_finished_answer_is_an_error() -> None:
     """A stream that ends in an error is not whole, even when it had finished."""
-    assert read([event(says()), event(finish()), ERROR_EVENT, DONE]).failure is UpstreamError
+    assert read([event(says()), event(finish()), ERROR_EVENT, DONE]).failure is BrokenAnswer
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_a_malformed_chunk_is_skipped_when_the_stream_goes_on_to_finish(broken: 
     """The answer is whole without it; without the rest it is broken."""
     pieces = [event(says("a")), broken, event(says("b")), event(finish()), DONE]
     assert read(pieces) == read([b"".join(pieces)]) == read([piece for piece in pieces if piece is not broken])
-    assert read(pieces[:2]).failure is UpstreamError
+    assert read(pieces[:2]).failure is BrokenAnswer
 
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
@@ -311,7 +311,7 @@ def test_a_byte_order_mark_before_the_stream_is_passed_over() -> None:
 def test_the_last_event_needs_no_blank_line() -> None:
     """A connection that closes right behind the finishing event has given a whole answer, half an event has not."""
     assert read([event(says()), event(finish()).rstrip(b"\n")]).ending is not None
-    assert read([event(says()), event(finish())[:-6]]).failure is UpstreamError
+    assert read([event(says()), event(finish())[:-6]]).failure is BrokenAnswer
 
 
 @pytest.mark.parametrize("half", ["\\ud83d", "\\ude00", "a\\ud800b"])
@@ -362,4 +362,4 @@ def test_an_event_may_be_large_but_not_without_end() -> None:
     pieces = [large[start : start + piece] for start in range(0, len(large), piece)]
     assert read([*pieces, event(finish()), DONE]).payload == large + event(finish())
     endless = (b"x" * piece for _ in range(11))
-    assert read([b"data: ", *endless]).failure is UpstreamError
+    assert read([b"data: ", *endless]).failure is BrokenAnswer

@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 
 from shared.errors import (
     BadRequest,
+    BrokenAnswer,
     ContentFilter,
     ContextLengthExceeded,
     EchoBrainError,
     QuotaExceeded,
     RateLimited,
     UpstreamAuthError,
+    UpstreamBusy,
     UpstreamError,
 )
 from shared.providers.faults import (
@@ -62,10 +64,10 @@ def no_header(name: str) -> None:
         (429, "insufficient_quota", QuotaExceeded),
         (500, None, UpstreamError),
         (502, "server_error", UpstreamError),
-        (503, None, UpstreamError),
-        (529, "overloaded", UpstreamError),
-        (307, None, UpstreamError),
-        (304, None, UpstreamError),
+        (503, None, UpstreamBusy),
+        (529, "overloaded", UpstreamBusy),
+        (307, None, BrokenAnswer),
+        (304, None, BrokenAnswer),
     ],
 )
 def test_status_and_code_decide(status: int, code: str | None, expected: type[EchoBrainError]) -> None:
@@ -255,10 +257,10 @@ def test_a_wait_is_kept_where_waiting_helps(status: int, kept: bool) -> None:
         ({"code": "context_length_exceeded"}, ContextLengthExceeded),
         ({"type": "insufficient_quota"}, QuotaExceeded),
         ({"code": "content_filter"}, ContentFilter),
-        ({"code": 500, "message": TEMPTING}, UpstreamError),
-        ("rate_limit_exceeded", UpstreamError),
-        (None, UpstreamError),
-        ([], UpstreamError),
+        ({"code": 500, "message": TEMPTING}, BrokenAnswer),
+        ("rate_limit_exceeded", BrokenAnswer),
+        (None, BrokenAnswer),
+        ([], BrokenAnswer),
     ],
 )
 def test_an_error_inside_a_good_answer(error: object, expected: type[EchoBrainError]) -> None:

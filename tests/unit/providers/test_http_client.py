@@ -193,6 +193,40 @@ async def test_an_answer_that_is_not_http_is_a_transport_error(client: AiohttpCl
                 pass
 
 
+@contextlib.asynccontextmanager
+async def babbling(connections: list[asyncio.StreamWriter], strays: list[bytes]) -> AsyncIterator[str]:
+    """A server that answers `N` on its Nth connection, and sends an answer behind it that nobody has asked for."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while head := (await reader.readuntil(b"\r\n\r\n")).lower():
+                await reader.readexactly(int(head.split(b"content-length:")[1].split()[0]))
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % len(connections))
+                await asyncio.sleep(0.02)
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray")
+                strays.append(b"stray")
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        for writer in connections:
+            writer.close()
+
+
+async def test_an_answer_that_nobody_asked_for_is_given_to_nobody(client: AiohttpClient) -> None:
+    """It may be another caller's: a connection on which it came is not used again."""
+    connections: list[asyncio.StreamWriter] = []
+    strays: list[bytes] = []
+    async with babbling(connections, strays) as url:
+        for number in (b"1", b"2", b"3"):
+            async with asked(client, url) as (_, body):
+                assert await body.read_all() == number
+            await until(lambda: len(strays) == len(connections))
+            for _ in range(10):  # the client's turn to read it
+                await asyncio.sleep(0)
+    assert len(connections) == 3
+
+
 async def test_a_refusal_that_is_compressed_all_the_same_can_be_read(client: AiohttpClient) -> None:
     """Some proxies compress whatever is asked; the SDK reads the body of a refusal from the same response."""
     packed = gzip.compress(b'{"error": {"message": "no"}}')

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from shared.models import Ending, Usage
 from shared.telemetry import logs
-from shared.telemetry.logs import CloudFormatter, log_bug, log_request
+from shared.telemetry.logs import CloudFormatter, log_bug, log_circuit, log_request, log_step
 from shared.telemetry.trace import current_trace_id
 from tests.unit.fakes import exchange
 
@@ -157,7 +157,8 @@ def test_half_a_surrogate_pair_does_not_break_the_log(written: io.StringIO, caps
 
 def test_a_request_is_one_line_with_all_that_became_known(written: io.StringIO) -> None:
     """The fields of the issue are there: ids, status, provider, model, tokens, times, ending."""
-    row = exchange(provider="openai", model="asked", attempts=1, first_token_s=1000.25, trace_header="a" * 32)
+    row = exchange(provider="openai", model="asked", attempts=3, first_token_s=1000.25, trace_header="a" * 32)
+    row.failed_providers, row.continued_by = ["azure"], ["vertex"]
     row.settle(Ending("stop", Usage(9, 4, 13), "gpt-x", "req_1"))
     log_request(row, 200, 1001.5)
     (entry,) = entries(written)
@@ -172,7 +173,9 @@ def test_a_request_is_one_line_with_all_that_became_known(written: io.StringIO) 
         "stream": False,
         "provider": "openai",
         "model": "gpt-x",
-        "attempts": 1,
+        "attempts": 3,
+        "failed_providers": ["azure"],
+        "continued_by": ["vertex"],
         "upstream_request_id": "req_1",
         "prompt_tokens": 9,
         "completion_tokens": 4,
@@ -189,7 +192,7 @@ def test_what_is_not_known_of_a_request_is_null(written: io.StringIO) -> None:
     """A request that never reached a provider has the same fields."""
     log_request(exchange(), 404, 1000.0)
     (entry,) = entries(written)
-    assert entry["total_ms"] == 0.0
+    assert (entry["total_ms"], entry["attempts"], entry["failed_providers"]) == (0.0, 0, [])
     assert {entry[name] for name in ("provider", "model", "total_tokens", "first_token_ms", "finish_reason")} == {None}
 
 
@@ -208,3 +211,35 @@ def test_the_severity_of_a_request(written: io.StringIO, status: int, code: str 
     """Our faults are errors, a stream that broke too; a caller's are warnings, a caller that left is neither."""
     log_request(exchange(error_code=code), status, 1001.0)
     assert entries(written)[0]["severity"] == severity
+
+
+def test_a_decision_is_one_line(written: io.StringIO) -> None:
+    """A warning with its fields, under the trace of the request that it was made for."""
+    token = current_trace_id.set("a" * 32)
+    try:
+        log_step("azure", "gpt-x", "rate_limit", "retry", "retry_after", 1.23456)
+    finally:
+        current_trace_id.reset(token)
+    (entry,) = entries(written)
+    expected = {
+        "severity": "WARNING",
+        "message": "azure: retry",
+        "logger": "echo_brain.failover",
+        "logging.googleapis.com/trace": f"projects/p-1/traces/{'a' * 32}",
+        "provider": "azure",
+        "model": "gpt-x",
+        "error": "rate_limit",
+        "decision": "retry",
+        "reason": "retry_after",
+        "wait_ms": 1234.6,
+    }
+    assert {name: entry[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(("after", "severity"), [("open", "WARNING"), ("half_open", "WARNING"), ("closed", "INFO")])
+def test_a_transition_of_a_circuit_is_one_line(written: io.StringIO, after: str, severity: str) -> None:
+    """That a circuit has closed is good news."""
+    log_circuit("azure", None, "closed", after)
+    (entry,) = entries(written)
+    fields = ("severity", "logger", "provider", "model", "from", "to")
+    assert [entry[name] for name in fields] == [severity, "echo_brain.circuit", "azure", None, "closed", after]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shared.settings import Limits, Settings, SettingsError
+from shared.settings import Limits, ProviderSettings, Settings, SettingsError
 
 KEY = "sk-canary-0123456789"
 SECRET = "projects/p-1/secrets/openai-key"
@@ -20,16 +20,28 @@ def read(**environ: str) -> Settings:
     return Settings.from_env(environ)
 
 
+def only(**environ: str) -> ProviderSettings:
+    """The one provider of an environment."""
+    (provider,) = read(**environ).serving.providers
+    return provider
+
+
+def first(settings: Settings) -> ProviderSettings:
+    """The first provider."""
+    return settings.serving.providers[0]
+
+
 DEFAULTS: dict[str, tuple[Callable[[Settings], Any], Any]] = {
-    "OPENAI_API_KEY_SECRET": (lambda s: s.provider.api_key_secret, None),
+    "OPENAI_API_KEY_SECRET": (lambda s: first(s).api_key_secret, None),
     "SECRET_MANAGER_ENDPOINT": (lambda s: s.secret_manager_endpoint, None),
     "SECRET_CACHE_TTL": (lambda s: s.secret_cache_ttl_s, 300.0),
     "GOOGLE_CLOUD_PROJECT": (lambda s: s.project, None),
-    "OPENAI_MODEL": (lambda s: s.provider.model, "gpt-4.1-mini"),
-    "OPENAI_BASE_URL": (lambda s: s.provider.base_url, None),
-    "OPENAI_TIMEOUT": (lambda s: s.provider.limits.request_s, 60.0),
-    "OPENAI_STREAMING_TIMEOUT": (lambda s: s.provider.limits.streaming_s, 120.0),
-    "OPENAI_MAX_TOKENS": (lambda s: s.provider.max_tokens, 4096),
+    "OPENAI_MODEL": (lambda s: first(s).model, "gpt-4.1-mini"),
+    "OPENAI_BASE_URL": (lambda s: first(s).base_url, None),
+    "OPENAI_TIMEOUT": (lambda s: first(s).limits.request_s, 60.0),
+    "OPENAI_STREAMING_TIMEOUT": (lambda s: first(s).limits.streaming_s, 120.0),
+    "OPENAI_MAX_TOKENS": (lambda s: first(s).max_tokens, 4096),
+    "OPENAI_MAX_RETRIES": (lambda s: first(s).retries.max_retries, 3),
     "APP_ENV": (lambda s: s.deployment.env, "unknown"),
     "GIT_SHA": (lambda s: s.deployment.git_sha, "unknown"),
     "BUILD_TIME": (lambda s: s.deployment.build_time, "unknown"),
@@ -47,6 +59,8 @@ GOOD: list[tuple[str, str, Any]] = [
     ("OPENAI_TIMEOUT", "12", 12.0),
     ("OPENAI_STREAMING_TIMEOUT", " 1.5 ", 1.5),
     ("OPENAI_MAX_TOKENS", "1", 1),
+    ("OPENAI_MAX_RETRIES", "0", 0),
+    ("OPENAI_MAX_RETRIES", "10", 10),
     ("APP_ENV", "staging", "staging"),
     ("GIT_SHA", "4f2c9d1", "4f2c9d1"),
     ("BUILD_TIME", "2026-03-01T11:00:00Z", "2026-03-01T11:00:00Z"),
@@ -74,7 +88,8 @@ BAD: dict[str, list[str]] = {
     "OPENAI_TIMEOUT": BAD_SECONDS,
     "OPENAI_STREAMING_TIMEOUT": BAD_SECONDS,
     "OPENAI_MAX_TOKENS": ["many", "0", "-1", "1.5", "1e3", "9999999999", "٣"],
-    "ECHO_BRAIN_CONFIG": ["config.yaml"],
+    "OPENAI_MAX_RETRIES": ["some", "11", "-1", "1.5", "9999999999", "٣"],
+    "ECHO_BRAIN_CONFIG": ["no-such-file.yaml", "tests", "a\tb.yaml", "\x00"],
     "APP_ENV": ["a\x1b[31m"],
     "GIT_SHA": ["a\tb"],
     "BUILD_TIME": ["a\nb"],
@@ -95,9 +110,8 @@ BAD: dict[str, list[str]] = {
 
 def test_with_an_empty_environment_everything_has_its_default() -> None:
     """Nothing set is the stub with no key and no cloud."""
-    settings = read()
-    assert (settings.provider.name, settings.provider.vendor, settings.provider.model) == ("stub", "stub", None)
-    assert settings == Settings()
+    assert (only().name, only().vendor, only().model) == ("stub", "stub", None)
+    assert read() == Settings()
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
@@ -138,7 +152,7 @@ def complaint(environ: dict[str, str]) -> str:
 @pytest.mark.parametrize("name", sorted(set(BAD) - {"OPENAI_API_KEY"}))
 def test_a_key_pasted_into_another_variable_is_never_shown(name: str) -> None:
     """Whatever variable a key lands in, the message does not repeat it."""
-    for raw in (f"{KEY} ", f"{KEY}\x00", f"http://{KEY}℀", f"http://u:{KEY}@[x]", f"/{KEY}"):
+    for raw in (f"{KEY} ", KEY, f"{KEY}\x00", f"http://{KEY}℀", f"http://u:{KEY}@[x]", f"/{KEY}"):
         assert "canary" not in complaint({**WITH_KEY, name: raw})
 
 
@@ -147,13 +161,13 @@ def test_words_for_true(raw: str) -> None:
     """All the usual words for true require OpenAI."""
     with pytest.raises(SettingsError, match=r"^ECHO_REQUIRE_OPENAI: refuses to start on 'stub'"):
         read(ECHO_REQUIRE_OPENAI=raw)
-    assert read(ECHO_REQUIRE_OPENAI=raw, **WITH_KEY).provider.name == "openai"
+    assert only(ECHO_REQUIRE_OPENAI=raw, **WITH_KEY).name == "openai"
 
 
 @pytest.mark.parametrize("raw", ["false", "0", "no", "OFF", ""])
 def test_words_for_false(raw: str) -> None:
     """All the usual words for false do not."""
-    assert read(ECHO_REQUIRE_OPENAI=raw).provider.name == "stub"
+    assert only(ECHO_REQUIRE_OPENAI=raw).name == "stub"
 
 
 @pytest.mark.parametrize(
@@ -176,12 +190,12 @@ def test_the_provider_is_chosen_as_the_table_says(wanted: str, key: str, secret:
         with pytest.raises(SettingsError, match=r"^ECHO_REQUIRE_OPENAI: "):
             read(**environ)
     else:
-        assert read(**environ).provider.name == expected
+        assert only(**environ).name == expected
 
 
 def test_the_rollback_switch_needs_one_variable() -> None:
     """On the stub neither the key nor its secret is used, however the rest is set."""
-    provider = read(ECHO_BRAIN_PROVIDER="stub", OPENAI_API_KEY=KEY, OPENAI_API_KEY_SECRET=SECRET).provider
+    provider = only(ECHO_BRAIN_PROVIDER="stub", OPENAI_API_KEY=KEY, OPENAI_API_KEY_SECRET=SECRET)
     assert (provider.vendor, provider.api_key, provider.api_key_secret) == ("stub", "", None)
 
 
@@ -194,14 +208,14 @@ def test_the_rollback_works_whatever_is_wrong_with_the_rest(provider: str, name:
     """What is rolled back from may be just what is broken."""
     with pytest.raises(SettingsError, match=name):
         read(**{name: raw})
-    assert read(ECHO_BRAIN_PROVIDER=provider, **{name: raw}).provider.vendor == provider
+    assert only(ECHO_BRAIN_PROVIDER=provider, **{name: raw}).vendor == provider
 
 
 def test_a_key_of_the_environment_goes_before_its_secret() -> None:
     """With both, Secret Manager is not asked; with the secret alone it is."""
-    both = read(OPENAI_API_KEY=KEY, OPENAI_API_KEY_SECRET=SECRET).provider
+    both = only(OPENAI_API_KEY=KEY, OPENAI_API_KEY_SECRET=SECRET)
     assert (both.api_key, both.api_key_secret) == (KEY, None)
-    alone = read(OPENAI_API_KEY_SECRET=SECRET).provider
+    alone = only(OPENAI_API_KEY_SECRET=SECRET)
     assert (alone.api_key, alone.api_key_secret) == ("", SECRET)
 
 
@@ -218,18 +232,18 @@ def test_a_key_of_the_environment_goes_before_its_secret() -> None:
 )
 def test_every_form_of_a_secrets_name_is_taken(name: str) -> None:
     """Long and short, pinned and latest."""
-    assert read(OPENAI_API_KEY_SECRET=name).provider.api_key_secret == name
+    assert only(OPENAI_API_KEY_SECRET=name).api_key_secret == name
 
 
 def test_the_limits_other_than_the_two_settings_have_their_defaults() -> None:
     """Connect 10 s, first token 30 s, silence 15 s."""
-    assert read(**WITH_KEY).provider.limits == Limits(60.0, 120.0, 10.0, 30.0, 15.0)
+    assert only(**WITH_KEY).limits == Limits(60.0, 120.0, 10.0, 30.0, 15.0)
 
 
 def test_the_repr_of_settings_does_not_show_the_key() -> None:
     """Settings may be printed."""
     settings = read(**WITH_KEY)
-    assert settings.provider.api_key == KEY
+    assert first(settings).api_key == KEY
     assert KEY not in repr(settings)
     assert KEY not in f"{settings}"
 
