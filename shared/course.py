@@ -19,19 +19,31 @@ from shared.upstream import Upstream
 
 T = TypeVar("T")
 
+FAIR_SHARE: Final = 0.9  # of its own limit: what a target must have been given to be blamed for not being done in time
 LOOK_AGAIN_S: Final = 1.0  # how soon a target that is full or left alone is looked at again, to be asked beside another
 
 
 class Attempt:
     """One question to one target, from `begin` until exactly one of `succeeded`, `failed` and `abandoned`."""
 
-    __slots__ = ("_ended", "_loop", "_turn", "late", "started_s", "total", "upstream", "upstream_request_id")
+    __slots__ = (
+        "_curtailed",
+        "_ended",
+        "_loop",
+        "_turn",
+        "late",
+        "started_s",
+        "total",
+        "upstream",
+        "upstream_request_id",
+    )
 
     def __init__(self, upstream: Upstream, total: Deadline, limit_s: float) -> None:
         self._loop = asyncio.get_running_loop()
         self.started_s = self._loop.time()
         self.upstream = upstream
         self.total = min(total, Deadline(self.started_s + limit_s, limit_s))
+        self._curtailed = self.total.at_s - self.started_s < FAIR_SHARE * limit_s
         self.upstream_request_id: str | None = None
         self.late: UpstreamTimeout | None = None  # another target was asked beside this one, because it was so silent
         self._ended = False
@@ -43,8 +55,9 @@ class Attempt:
         self._end(Outcome.SUCCESS)
 
     def failed(self, error: EchoBrainError) -> None:
-        """The target failed; some failures say nothing about its health."""
-        self._end(Outcome.FAILURE if error.trips_breaker else Outcome.NOTHING)
+        """The target failed; some failures say nothing about its health, nor does running out of too short a time."""
+        short = self._curtailed and isinstance(error, UpstreamTimeout) and error.limit == "total"
+        self._end(Outcome.FAILURE if error.trips_breaker and not short else Outcome.NOTHING)
 
     def abandoned(self) -> None:
         """The caller left, another target was faster, or a bug of ours: nothing is known of the target."""

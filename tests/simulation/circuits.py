@@ -10,7 +10,7 @@ from tests.simulation.promises import EPSILON_S, ends_all, is_sick, settings_of,
 from tests.simulation.provider import Call
 from tests.simulation.racing import raced, was_late
 from tests.simulation.scripts import Bug
-from tests.simulation.timing import at_limit
+from tests.simulation.timing import at_limit, curtailed
 from tests.simulation.world import Key, World
 
 
@@ -77,6 +77,8 @@ def _failed_s(world: World, call: Call) -> float:
         return call.ended_s if is_sick(call.failure) else inf
     if was_late(world, caller, call, calls):
         return call.closing_s
+    if curtailed(world, caller, call):
+        return inf
     ended_s = call.ended_s
     left = caller.left_s is not None and caller.left_s <= ended_s
     beaten = any(_is_over(other, ended_s) for other in calls if other is not call)

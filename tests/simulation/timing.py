@@ -69,6 +69,19 @@ def at_limit(world: World, caller: Caller, call: Call) -> bool:
     )
 
 
+def curtailed(world: World, caller: Caller, call: Call) -> bool:
+    """Whether the call ended with the request's time, and may have had less of it than its target's own limit: then
+    the target is not to blame. The request's time is the longest limit among the targets that were free."""
+    own_s = limit_s(caller, settings_of(world, call.provider).limits)
+    allowed = [settings_of(world, target[0]).limits for target in targets(world, caller.visit)]
+    ends_s = [caller.began_s + limit_s(caller, limits) for limits in allowed]
+    return any(
+        end_s - call.started_s < own_s and _outside(end_s, call.over_s, caller.pauses_s) <= LATE_S + EPSILON_S
+        for end_s in ends_s
+        if end_s <= call.over_s + EPSILON_S
+    )
+
+
 def limit_s(caller: Caller, limits: Limits) -> float:
     """The limit of one call for this request."""
     return limits.streaming_s if caller.visit.request.stream else limits.request_s

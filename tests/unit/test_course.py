@@ -276,3 +276,15 @@ async def test_a_target_of_another_model_is_named_by_its_model() -> None:
     row: Exchange = (of := course(target)).exchange
     await of.run(ask, drop)
     assert (row.provider, row.model, provider.asked[0].model) == ("a", "llama", None)
+
+
+@pytest.mark.parametrize(("used_s", "state"), [(0.5, "open"), (4.0, "closed")])
+@virtually
+async def test_a_target_is_not_blamed_for_time_that_it_was_not_given(used_s: float, state: str) -> None:
+    """Where another had used the request's time up, the last one's silence in the little rest says nothing of it."""
+    limits, breaker = Limits(request_s=10.0), BreakerPolicy(threshold=1)
+    hasty = up(Scripted("a", [[used_s, BrokenAnswer()]]), limits=limits)
+    of = course(hasty, last := up(Scripted("b", [[NEVER]]), limits=limits, breaker=breaker))
+    with pytest.raises(UpstreamTimeout):
+        await of.run(ask, drop)
+    assert last.breaker.state == state
