@@ -93,10 +93,10 @@ class Course:
         self._hedge_after_s = hedge_after_s
         self._loop = asyncio.get_running_loop()
         self._began_s = self._asked_s = self._loop.time()
-        limit_s = max(self._limit_s(upstream) for upstream in upstreams)
+        limit_s = max([self._limit_s(upstream) for upstream in upstreams])
         self._total = Deadline(self._began_s + limit_s, limit_s)
         self._believed_s = upstreams[0].settings.limits.first_token_s
-        self._shortest_s = min(upstream.settings.limits.first_token_s for upstream in upstreams)
+        self._shortest_s = min([upstream.settings.limits.first_token_s for upstream in upstreams])
         self._newest: Attempt | None = None
         self._running: list[Attempt] = []
         self._answered = self._continuing = False

@@ -14,7 +14,7 @@ from typing import Final
 
 from shared.course import Attempt, Course
 from shared.errors import BadRequest, EchoBrainError, ModelNotFound, NotReady, Overloaded
-from shared.models import Answer, ChatRequest, Exchange, ProviderHealth, Target, Wishes
+from shared.models import Answer, ChatRequest, Exchange, ProviderHealth, Route, Target, Wishes
 from shared.providers.registry import Registry
 from shared.resilience.breaker import State
 from shared.resilience.retry import RetryBudget
@@ -69,7 +69,10 @@ class Gateway:
         """
         if self._load.full:
             raise Overloaded
-        targets = self._within_cap(self._wished(request, wishes), request)
+        route = self._routes.resolve(request.model)
+        if route is None:
+            raise ModelNotFound(param="model")
+        targets = self._within_cap(route.targets if wishes.provider is None else self._pinned(route, wishes), request)
         now_s = asyncio.get_running_loop().time()
         ordered = plan([target for target in targets if self._upstream(target).available(now_s)], self._rng)
         if not ordered:
@@ -78,7 +81,7 @@ class Gateway:
         upstreams = [self._upstream(target) for target in (ordered if wishes.failover else ordered[:1])]
         exchange.provider = upstreams[0].name
         exchange.model = upstreams[0].model_for(request) or exchange.provider
-        hedge_after_s = self._hedge_after_s(request) if wishes.failover else math.inf
+        hedge_after_s = math.inf if route.hedge_after_s is None else route.hedge_after_s
         return Course(request, exchange, upstreams, self._budget, self._rng, hedge_after_s)
 
     async def complete(self, course: Course) -> Answer:
@@ -114,16 +117,10 @@ class Gateway:
         """Closes the providers."""
         await self._registry.aclose()
 
-    def _wished(self, request: ChatRequest, wishes: Wishes) -> Sequence[Target]:
-        route = self._routes.resolve(request.model)
-        if route is None:
-            raise ModelNotFound(param="model")
-        if wishes.provider is None:
-            return route.targets
-        if wishes.provider not in self._registry.names():
+    def _pinned(self, route: Route, wishes: Wishes) -> Sequence[Target]:
+        if wishes.provider is None or wishes.provider not in self._registry.names():
             raise BadRequest("X-Provider: there is no provider of this name", param="X-Provider")
-        own = Target(wishes.provider)
-        return [target for target in route.targets if target.provider == wishes.provider] or [own]
+        return [target for target in route.targets if target.provider == wishes.provider] or [Target(wishes.provider)]
 
     def _within_cap(self, targets: Sequence[Target], request: ChatRequest) -> Sequence[Target]:
         """Those that may write as much as is asked for."""
@@ -135,10 +132,6 @@ class Gateway:
             parameter = request.cap.parameter
             raise BadRequest(f"{parameter}: at most {most} may be asked for", param=parameter)
         return able
-
-    def _hedge_after_s(self, request: ChatRequest) -> float:
-        route = self._routes.resolve(request.model)
-        return math.inf if route is None or route.hedge_after_s is None else route.hedge_after_s
 
     def _upstream(self, target: Target) -> Upstream:
         return self._upstreams[target.provider, target.model]

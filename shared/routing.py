@@ -46,7 +46,10 @@ def plan(targets: Iterable[Target], rng: random.Random) -> list[Target]:
     The draw sorts by exponential variates with the weights as rates, which is the draw of Efraimidis and Spirakis,
     "Weighted random sampling with a reservoir" (2006).
     """
-    return sorted(targets, key=lambda t: (t.weight == 0, t.priority, rng.expovariate(t.weight) if t.weight else 0.0))
+    drawn = list(targets)
+    if len(drawn) > 1:
+        drawn.sort(key=lambda t: (t.weight == 0, t.priority, rng.expovariate(t.weight) if t.weight else 0.0))
+    return drawn
 
 
 def _is_glob(name: str) -> bool:

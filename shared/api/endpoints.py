@@ -147,7 +147,7 @@ class Endpoints:
         return await (self._stream(call, course) if course.request.stream else self._answer(call, course))
 
     async def _read(self, call: _Call, *, stream: bool | None) -> Course:
-        wishes = read_wishes(call.request.headers)
+        wishes = read_wishes(call.request.scope["headers"])
         chat = call.dialect.decode(await read_body(call.request), call.exchange, stream=stream)
         course = self._gateway.admit(chat, call.exchange, wishes)
         if self._drain.stopping:  # now that the body has come, and before a stream begins: still a plain refusal

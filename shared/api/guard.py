@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final
@@ -110,12 +110,17 @@ def _shown(name: str) -> str:
     return name if len(name) <= MAX_SHOWN_CHARS else name[:MAX_SHOWN_CHARS] + "…"
 
 
-def read_wishes(headers: Mapping[str, str]) -> Wishes:
-    """What the caller asks of the routing in `X-Provider` and `X-No-Failover`."""
-    failover = headers.get("x-no-failover", "false").strip().lower()
-    if failover not in ("true", "false"):
+def read_wishes(headers: Iterable[tuple[bytes, bytes]]) -> Wishes:
+    """What the caller asks of the routing in `X-Provider` and `X-No-Failover`; names are in lower case, as in ASGI."""
+    provider, no_failover = "", "false"
+    for name, value in headers:
+        if name == b"x-provider":
+            provider = value.decode("latin-1").strip()
+        elif name == b"x-no-failover":
+            no_failover = value.decode("latin-1").strip().lower()
+    if no_failover not in ("true", "false"):
         raise BadRequest("X-No-Failover: must be true or false", param="X-No-Failover")
-    return Wishes(headers.get("x-provider", "").strip() or None, failover != "true")
+    return Wishes(provider or None, failover=no_failover == "false")
 
 
 def cors_headers(origin: str | None, allowed: frozenset[str]) -> Iterator[tuple[str, str]]:

@@ -184,12 +184,13 @@ async def test_half_a_character_is_not_called_a_syntax_error(body: bytes, says: 
 )
 def test_wishes_are_read_from_their_headers(headers: dict[str, str], wishes: Wishes) -> None:
     """A provider by its name, and whether another may stand in; without headers everything is the routing's."""
-    assert read_wishes(headers) == wishes
+    raw = [(b"accept", b"*/*"), *((name.encode(), value.encode()) for name, value in headers.items())]
+    assert read_wishes(raw) == wishes
 
 
 @pytest.mark.parametrize("value", ["1", "yes", "", "no", "truee"])
 def test_a_wish_that_is_not_understood_is_refused(value: str) -> None:
     """A comparison that was routed around without notice would be worthless."""
     with pytest.raises(BadRequest) as caught:
-        read_wishes({"x-no-failover": value})
+        read_wishes([(b"x-no-failover", value.encode())])
     assert caught.value.param == "X-No-Failover"
