@@ -89,7 +89,7 @@ class Joint:
     """Makes the chunks of those who go on part of the stream that `shown` began: one id, no second role, one usage."""
 
     def __init__(self, shown: Shown) -> None:
-        first = next(_objects(shown.opening), {})
+        first = next((event for event in _objects(shown.opening) if event.get("id")), {})
         self._identity: dict[str, Any] = {name: first[name] for name in ("id", "created") if name in first}
         self._before = shown.broken_off()
 

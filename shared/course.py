@@ -50,6 +50,10 @@ class Attempt:
         self._turn = upstream.breaker.enter()
         upstream.load.enter()
 
+    def answering(self) -> None:
+        """The first content has come."""
+        self._turn = self.upstream.breaker.promise(self._turn)
+
     def succeeded(self) -> None:
         """The answer is whole."""
         self._end(Outcome.SUCCESS)
@@ -176,6 +180,8 @@ class Course:
                 except EchoBrainError as error:
                     step = self._after(upstream, error, retries)
                 if step.where == "give_up":
+                    if self._failures[-1].retry is Retry.NOWHERE:
+                        self._left.clear()  # a race may go on with those under way, but asks nobody else
                     raise self._outcome()
                 if step.where == "failover":
                     break

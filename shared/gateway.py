@@ -13,9 +13,9 @@ from functools import partial
 from typing import Final
 
 from shared.course import Attempt, Course
-from shared.errors import BadRequest, EchoBrainError, ModelNotFound, NotReady, Overloaded
+from shared.errors import BadRequest, EchoBrainError, ModelNotFound, Overloaded
 from shared.models import Answer, ChatRequest, Exchange, ProviderHealth, Route, Target, Wishes
-from shared.providers.registry import Registry
+from shared.providers.registry import HEALTH_TIMEOUT_S, Registry
 from shared.resilience.breaker import State
 from shared.resilience.retry import RetryBudget
 from shared.resilience.shedding import Load
@@ -72,7 +72,7 @@ class Gateway:
         route = self._routes.resolve(request.model)
         if route is None:
             raise ModelNotFound(param="model")
-        targets = self._within_cap(route.targets if wishes.provider is None else self._pinned(route, wishes), request)
+        targets = self._within_cap(self._pinned(route, wishes.provider), request)
         now_s = asyncio.get_running_loop().time()
         ordered = plan([target for target in targets if self._upstream(target).available(now_s)], self._rng)
         if not ordered:
@@ -100,11 +100,20 @@ class Gateway:
         """The answer to an admitted request as it comes."""
         return AnswerStream(course, self._load, self._clock)
 
-    async def ready(self) -> None:
-        """Raises `NotReady` while no provider's key has ever been read."""
-        outcomes = await asyncio.gather(*(key.get() for key in self._keys.values()), return_exceptions=True)
-        if all(isinstance(outcome, EchoBrainError) for outcome in outcomes):
-            raise NotReady
+    async def ready(self) -> bool:
+        """Whether the key of any provider can be read, now or within 5 s."""
+        reading = [asyncio.create_task(_readable(key)) for key in self._keys.values()]
+        try:
+            async with asyncio.timeout(HEALTH_TIMEOUT_S):
+                for read in asyncio.as_completed(reading):
+                    if await read:
+                        return True
+        except TimeoutError:
+            pass
+        finally:
+            for task in reading:
+                task.cancel()
+        return False
 
     async def health(self) -> dict[str, tuple[ProviderHealth, State]]:
         """Every provider's health as asked within the last 30 s, and its circuit now: the worst of its targets'."""
@@ -117,10 +126,12 @@ class Gateway:
         """Closes the providers."""
         await self._registry.aclose()
 
-    def _pinned(self, route: Route, wishes: Wishes) -> Sequence[Target]:
-        if wishes.provider is None or wishes.provider not in self._registry.names():
+    def _pinned(self, route: Route, name: str | None) -> Sequence[Target]:
+        if name is None or name in self._serving.set_aside:  # after a rollback its callers go where all others go
+            return route.targets
+        if name not in self._registry.names():
             raise BadRequest("X-Provider: there is no provider of this name", param="X-Provider")
-        return [target for target in route.targets if target.provider == wishes.provider] or [Target(wishes.provider)]
+        return [target for target in route.targets if target.provider == name] or [Target(name)]
 
     def _within_cap(self, targets: Sequence[Target], request: ChatRequest) -> Sequence[Target]:
         """Those that may write as much as is asked for."""
@@ -154,6 +165,14 @@ def _upstreams(registry: Registry, serving: Serving) -> dict[tuple[str, str | No
         (t.provider, t.model): upstream(t, registry.get(t.provider), settings[t.provider], loads[t.provider])
         for t in {(t.provider, t.model): t for t in (*own, *routed)}.values()
     }
+
+
+async def _readable(key: SecretSource) -> bool:
+    try:
+        await key.get()
+    except EchoBrainError:
+        return False
+    return True
 
 
 async def _answered(request: ChatRequest, attempt: Attempt) -> Answer:

@@ -93,6 +93,7 @@ class AnswerStream:
         self._entered = True
         line, chunk = await self._course.run(self._open, _close)
         self._line = line
+        line.attempt.answering()
         self._exchange.first_token_s = self._clock() if chunk.has_content else None
         if self._course.may_go_on() and continuable(self._request):
             self._shown = Shown()
@@ -148,9 +149,11 @@ class AnswerStream:
         self._request = continued(self._course.request, shown)
         self._joint = Joint(shown)
         try:
-            self._line, chunk = await self._course.go_on(self._open)
+            line, chunk = await self._course.go_on(self._open)
         except EchoBrainError:  # what a target makes of a trailing assistant message is not the caller's concern
             raise error from None
+        line.attempt.answering()
+        self._line = line
         return chunk
 
 

@@ -191,7 +191,7 @@ class Endpoints:
                 await asyncio.wait({begun}, timeout=call.dialect.opening_wait_s)
             finally:
                 watcher.cancel()
-        if call.dialect.opening_wait_s is None:
+        if call.dialect.opening_wait_s is None or _is_shed(begun):
             begun.result()
 
     def _stream_ended(self, exchange: Exchange, error: EchoBrainError | None) -> None:
@@ -200,13 +200,11 @@ class Endpoints:
         log_request(exchange, status, self._clock())
 
     async def _brain_health(self, call: _Call) -> Response:
-        ok, providers = True, {}
-        try:
-            await self._gateway.ready()
-        except EchoBrainError:
-            ok = False
-        if _flag(call.request, "deep"):
-            states = await self._gateway.health()
+        deep = _flag(call.request, "deep")
+        asked = asyncio.create_task(self._gateway.health()) if deep else None
+        ok, providers = await self._gateway.ready(), {}
+        if asked is not None:
+            states = await asked
             ok = ok and any(health.healthy for health, _ in states.values())
             providers = {"providers": {name: _shown(*state) for name, state in states.items()}}
         body = {
@@ -235,6 +233,11 @@ class Endpoints:
     def _json(self, call: _Call, body: Mapping[str, object], status: int = 200, *more: tuple[str, str]) -> Response:
         headers = [*call.headers, *exchange_headers(call.exchange), ("Cache-Control", "no-store"), *more]
         return JSONBody(status, msgspec.json.encode(body), headers)
+
+
+def _is_shed(begun: asyncio.Task[Chunk]) -> bool:
+    """Whether there was no room: then nobody has been asked, and the answer is a plain one in every dialect."""
+    return begun.done() and not begun.cancelled() and isinstance(begun.exception(), Overloaded)
 
 
 def _shown(health: ProviderHealth, circuit: str) -> dict[str, object]:

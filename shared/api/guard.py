@@ -120,7 +120,7 @@ def read_wishes(headers: Iterable[tuple[bytes, bytes]]) -> Wishes:
             no_failover = value.decode("latin-1").strip().lower()
     if no_failover not in ("true", "false"):
         raise BadRequest("X-No-Failover: must be true or false", param="X-No-Failover")
-    return Wishes(provider or None, failover=no_failover == "false")
+    return Wishes(provider or None, failover=no_failover != "true")
 
 
 def cors_headers(origin: str | None, allowed: frozenset[str]) -> Iterator[tuple[str, str]]:

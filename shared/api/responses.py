@@ -34,9 +34,9 @@ def raw_headers(headers: Headers, *more: tuple[str, str]) -> list[tuple[bytes, b
 def exchange_headers(exchange: Exchange) -> Iterator[tuple[str, str]]:
     """What is known of the request's way when the headers go out."""
     yield "X-Trace-Id", exchange.trace_id
-    if exchange.provider is not None:
+    if exchange.provider is not None and exchange.attempts:
         yield "X-Served-By", exchange.provider
-        yield "X-Attempts", str(max(exchange.attempts, 1))  # a stream may begin before its attempt does
+        yield "X-Attempts", str(exchange.attempts)
     if exchange.failed_providers:
         yield "X-Failed-Providers", ",".join(exchange.failed_providers)
     if exchange.upstream_request_id is not None:

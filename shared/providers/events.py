@@ -129,13 +129,18 @@ class EventReader:
             if self.failure is not None:
                 left_out |= -1 << position  # this event and all behind it
                 break
-            if event.usage is not None:
-                left_out |= self._take_usage(event) << position
-                if left_out < 0:
-                    break
+            left_out |= self._left_out(event) << position
+            if left_out < 0:
+                break
         if left_out:
             payload, events = _without(left_out, payload, events)
         return self._chunk(payload, events, has_content)
+
+    def _left_out(self, event: Event) -> int:
+        """A bit for each event from this one on that is not passed on."""
+        if event.usage is not None:
+            return self._take_usage(event)
+        return event.choices is None  # no chunk at all, perhaps an error in a form of its own
 
     def _take_usage(self, event: Event) -> int:
         """Keeps the usage; a bit for each event from this one on that is not passed on.

@@ -45,6 +45,7 @@ _CREDENTIAL: Final = re.compile(
     r"(?i:https?)://\S+|(?i:bearer|basic)\s+\S+|\b(?:sk|pk|rk|ak|gsk|xai|ebk|key|org|proj)[-_][\w*.\-]{4,}|\bAIza[\w\-]{10,}"
     r"|\b(?=[\w\-]*\d)(?=[\w\-]*[A-Za-z])[\w\-]{32,}"
 )
+_NUMBER: Final = re.compile(r"\d{1,100}(\.\d{1,100})?")
 _TOKEN: Final = re.compile(r"[!-~]{1,200}")
 
 
@@ -86,10 +87,13 @@ def in_band_error(error: Any, request_id: str | None) -> EchoBrainError:
 
 
 def retry_after_s(header: Callable[[str], str | None]) -> float | None:
-    """The wait the upstream asks for, in seconds: `retry-after-ms`, or Retry-After as seconds or an HTTP date."""
-    if (ms := _number(header("retry-after-ms"))) is not None:
-        return ms / 1000
-    raw = header("retry-after")
+    """The wait the upstream asks for, in seconds, by `retry-after-ms`, which is exact, or by Retry-After."""
+    ms = _number(header("retry-after-ms"))
+    return _until(header("retry-after")) if ms is None else ms / 1000
+
+
+def _until(raw: str | None) -> float | None:
+    """Retry-After as seconds, also more than one, or as an HTTP date."""
     if (seconds := _number(raw)) is not None:
         return seconds
     try:
@@ -127,4 +131,8 @@ def _error_object(body: bytes) -> ErrorObject:
 
 
 def _number(raw: str | None) -> float | None:
-    return float(raw) if raw and re.fullmatch(r"\d{1,9}(\.\d{1,9})?", raw.strip()) else None
+    """The number in a header, the largest where it was sent several times; one of many digits is just very large."""
+    numbers = [number.strip() for number in raw.split(",")] if raw else []
+    if not numbers or not all(_NUMBER.fullmatch(number) for number in numbers):
+        return None
+    return max(float(number) for number in numbers)

@@ -99,7 +99,7 @@ class OpenAICompatible:
         whole = broken = False
         try:
             request_id = self._request_id(headers)
-            if not headers.get("content-type", "").startswith("text/event-stream"):
+            if not headers.get("content-type", "").lower().startswith("text/event-stream"):
                 raise await _not_a_stream(body, request_id)
             yield Chunk(b"", [], has_content=False, upstream_request_id=request_id)
             rest = _Rest(body, min(FINISH_GRACE_S, self._settings.limits.idle_s / 2))

@@ -56,6 +56,15 @@ class Circuit:
             replace(self, failures=failures) if failures < policy.threshold else self._open(now_s + policy.cooldown_s)
         )
 
+    def promised(self, turn: int, policy: BreakerPolicy) -> Circuit:
+        """The circuit once a call has begun to answer: the probe closes it, on probation, as an answer can be long.
+
+        The next failure, also the probe's own, opens it again; the next whole answer ends the probation.
+        """
+        if turn != self.turn or self.state != "half_open":
+            return self
+        return Circuit("closed", policy.threshold - 1, turn=self.turn + 1)
+
     def _closed(self) -> Circuit:
         return Circuit(turn=self.turn + (self.state != "closed"))
 
@@ -90,6 +99,12 @@ class Breaker:
         """A call begins that `admits` has let in; the turn that `settle` wants back."""
         self._become(self._circuit.entered())
         return self._circuit.turn
+
+    def promise(self, turn: int) -> int:
+        """The call that began in `turn` has begun to answer; the turn in which it goes on."""
+        before = self._circuit
+        self._become(before.promised(turn, self._policy))
+        return turn if self._circuit is before else self._circuit.turn
 
     def settle(self, turn: int, outcome: Outcome, now_s: float) -> None:
         """The call that began in `turn` has ended."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-from shared.errors import EchoBrainError, InternalError, Retry
+from shared.errors import ContentFilter, EchoBrainError, InternalError, Retry
 
 T = TypeVar("T")
 
@@ -28,10 +28,11 @@ async def first_of(
 ) -> T:
     """The first result of `run()` and of those started beside it; the last failure when all of them fail.
 
-    A failure that would be the same everywhere ends all. Cancelling cancels all. Nobody waits until the others have
+    A refusal of the content ends all. Cancelling cancels all. Nobody waits until the others have
     closed; a result of theirs that came too late is given to `discard`.
     """
     race = _Race(run, discard)
+    failures: list[BaseException | None] = []
     running = {race.start()}
     try:
         while True:
@@ -39,8 +40,8 @@ async def first_of(
             if race.winner is not None:
                 return race.winner.result()
             running -= done
-            failures = sorted((task.exception() for task in done), key=_ends_all)
-            if failures and (not running or _ends_all(failures[-1])):
+            failures = sorted([*failures, *(task.exception() for task in done)], key=_weight)
+            if failures and (not running or _weight(failures[-1]) == _ENDS_ALL):
                 raise failures[-1] or InternalError()
             if not done and patience.start_another():
                 running.add(race.start())
@@ -54,8 +55,15 @@ async def first_of(
         race.leave(running)
 
 
-def _ends_all(failure: BaseException | None) -> bool:
-    return not isinstance(failure, EchoBrainError) or failure.retry is Retry.NOWHERE
+_ENDS_ALL: Final = 2
+
+
+def _weight(failure: BaseException | None) -> int:
+    """Which of several failures is told, and which is not waited for: what one target finds wrong with a request may be
+    right for another that is already at it, but content that one refuses is not taken to another."""
+    if not isinstance(failure, EchoBrainError) or isinstance(failure, ContentFilter):
+        return _ENDS_ALL
+    return 1 if failure.retry is Retry.NOWHERE else 0
 
 
 class _Race(Generic[T]):

@@ -184,6 +184,8 @@ def _syntax(error: yaml.MarkedYAMLError, text: str) -> str:
     lines = text.split("\n")
     line = lines[mark.line] if mark.line < len(lines) else ""
     hint = "; indent with spaces, not with tabs" if "\t" in line[: len(line) - len(line.lstrip())] else ""
+    if "alias" not in problem and re.search(r"(?:^|[\s{\[,])\*(?:[\s:,}\]]|$)", line[: mark.column + 1]):
+        hint = '; put the * in quotes: "*"'
     return f"line {mark.line + 1}, column {mark.column + 1}: {problem}{hint} (YAML syntax)"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from shared.settings.values import (
 )
 
 T = TypeVar("T")
+
+_log = logging.getLogger("echo_brain.settings")
 
 # The mock's faults are asked for by name: they are shown as they are, and nobody is to be spared.
 _UNSPARED: Final = (RetryPolicy(max_retries=0), BreakerPolicy(threshold=sys.maxsize))
@@ -96,7 +99,13 @@ def _chosen(read: _Reader, environ: Mapping[str, str], pinned: str | None) -> Se
         return alone(_from_environment_only(read, pinned))
     from shared.settings.file import read_config  # YAML is loaded only by those who have a file
 
-    serving = read_config(path, environ, pinned)
+    try:
+        serving = read_config(path, environ, pinned)
+    except SettingsError as error:
+        if pinned != "openai" or not _has_key(read):
+            raise
+        _log.warning("%s; serving with the environment's settings alone", error)
+        return alone(_from_environment_only(read, pinned))
     names = [provider.name for provider in serving.providers]
     if pinned is None:
         return serving
@@ -115,7 +124,13 @@ def _only(name: str, serving: Serving) -> Serving:
         alias: Route(tuple(target for target in route.targets if target.provider == name) or own)
         for alias, route in serving.routes.items()
     }
-    return Serving(tuple(p for p in serving.providers if p.name == name), routes, serving.max_in_flight)
+    kept = tuple(p for p in serving.providers if p.name == name)
+    set_aside = frozenset(p.name for p in serving.providers if p.name != name)
+    return Serving(kept, routes, serving.max_in_flight, set_aside)
+
+
+def _has_key(read: _Reader) -> bool:
+    return bool(read("OPENAI_API_KEY", fields.key, "") or read("OPENAI_API_KEY_SECRET", fields.secret_name, None))
 
 
 def _from_environment_only(read: _Reader, pinned: str | None) -> ProviderSettings:

@@ -11,7 +11,7 @@ from shared.settings import fields
 from shared.settings.document import MapNode, Mistakes, Node, Unreadable, named, read_document, shown
 from shared.settings.provider import Around, positive, priority, read_provider, weight
 from shared.settings.section import Complaint, Section, listed, nearest, number, words
-from shared.settings.values import ProviderSettings, Serving, SettingsError, own_routes
+from shared.settings.values import KEYLESS, ProviderSettings, Serving, SettingsError, own_routes
 
 KEYS: Final = ("providers", "routes", "load_shedding")
 ROUTE_KEYS: Final = ("targets", "hedge_after_ms")
@@ -20,6 +20,7 @@ SHEDDING_KEYS: Final = ("max_in_flight",)
 
 MOST_MISTAKES: Final = 20  # in one message
 EVERY_NAME: Final = "*"
+_GLOB: Final = frozenset("*?")
 _ROUTE_NAME: Final = re.compile(r"[A-Za-z0-9*?][A-Za-z0-9._:/@+\-*?]{0,199}")  # a model's name, or a glob of such
 _milliseconds: Final = number(0, 3_600_000, "a number of milliseconds greater than 0, at most 3600000", above=True)
 
@@ -57,8 +58,9 @@ def _listed(lines: Sequence[str]) -> str:
 
 def _serving(root: Node, around: Around, mistakes: Mistakes) -> Serving:
     section = Section(root, KEYS, mistakes)
-    providers: Mapping[str, Node] = section("providers", _some, {})
-    if section.given and "providers" not in section:
+    written = section.node("providers") is not None
+    providers: Mapping[str, Node] = section("providers", _some, {}) if written else {}
+    if section.given and not written:
         section.complain("has no providers; write at least one")
     known = {name: read_provider(name, node, around, mistakes) for name, node in providers.items()}
     routes = _routes(section, known, mistakes)
@@ -100,7 +102,8 @@ def _route(name: str, node: Node, known: _Known, mistakes: Mistakes) -> Route:
     if section.given and "targets" not in section:
         section.complain("has no targets; write targets: [{provider: NAME}]")
     items: tuple[Node, ...] = section("targets", listed, ())
-    targets = [_target(item, known, mistakes) for item in items]
+    alias = name != "default" and not _GLOB.intersection(name)
+    targets = [_target(item, known, mistakes, alias=alias) for item in items]
     _check_twice(items, targets, known, mistakes)
     hedge_ms = section("hedge_after_ms", _milliseconds, None)
     return Route(tuple(targets), None if hedge_ms is None else hedge_ms / 1000)
@@ -116,7 +119,7 @@ def _check_twice(items: Sequence[Node], targets: Sequence[Target], known: _Known
                 mistakes.note(item.place, f"is the same provider and model as targets[{first}]; add up their weights")
 
 
-def _target(node: Node, known: _Known, mistakes: Mistakes) -> Target:
+def _target(node: Node, known: _Known, mistakes: Mistakes, *, alias: bool) -> Target:
     section = Section(node, TARGET_KEYS, mistakes)
     if section.given and "provider" not in section:
         section.complain("has no provider")
@@ -128,9 +131,12 @@ def _target(node: Node, known: _Known, mistakes: Mistakes) -> Target:
 
     provider = section("provider", words(existing), "")
     own = known.get(provider, ProviderSettings())
+    model = section("model", words(_model), None)
+    if alias and model is None and own.model is None and own.vendor not in KEYLESS and section.node("model") is None:
+        section.complain(f"has no model, and the provider {named(provider)} has none of its own; write model: NAME")
     return Target(
         provider,
-        section("model", words(_model), None),
+        model,
         section("priority", priority, own.priority),
         section("weight", weight, own.weight),
     )

@@ -105,15 +105,16 @@ class Serving:
     providers: tuple[ProviderSettings, ...]
     routes: Mapping[str, Route]
     max_in_flight: int | None = None  # requests at the same time in this process
+    set_aside: frozenset[str] = frozenset()  # providers that ECHO_BRAIN_PROVIDER has taken out of service
 
 
 def own_routes(providers: Sequence[ProviderSettings]) -> dict[str, Route]:
     """Routes that nobody wrote: every provider serves its own model, and the others stand in for it, all by priority
     and weight; one without a model of its own serves any name."""
     targets = [Target(p.name, None, p.priority, p.weight) for p in providers]
-    names = [p.model or p.name for p in providers]
+    names = [p.model or (p.name if p.vendor in KEYLESS else None) for p in providers]
     routes = {"default": Route(tuple(targets))}
-    for name in dict.fromkeys(names):
+    for name in dict.fromkeys(filter(None, names)):
         routes[name] = _own_route(targets, [name == other for other in names])
     if any_name := [target for p, target in zip(providers, targets, strict=True) if p.model is None]:
         routes["*"] = Route(tuple(any_name))

@@ -37,6 +37,7 @@ OTHER_TEXT: Final = {
 PROMPT: Final = (
     "ok",
     "crlf",
+    "shouted-type",
     "no-space",
     "trickle",
     "trickle:1",

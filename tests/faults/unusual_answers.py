@@ -190,6 +190,16 @@ async def early_hints(x: Exchange) -> None:
     await ok(x)
 
 
+@scenario("shouted-type")
+async def shouted_type(x: Exchange) -> None:
+    """A good answer whose media type is written in capitals, which mean the same."""
+    if not x.streamed:
+        return await x.whole(good_body(x), kind="APPLICATION/JSON")
+    await x.open_stream({"Content-Type": "TEXT/EVENT-STREAM; charset=UTF-8"})
+    await x.chunks(answers.script(x.payload).whole())
+    return await x.end()
+
+
 @scenario("continue")
 async def continue_(x: Exchange, count: str = "0", cut_after: str = "0") -> None:
     """` w0`, ` w1`, … `count` tokens (0: the good answer's) from where the trailing assistant message ends, with an id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import msgspec
 
 from shared.errors import EchoBrainError
 from tests.simulation.availability import free_target, targets
-from tests.simulation.promises import EPSILON_S, TURNS_TO_LEARN, ends_all, retries, settings_of, tied
+from tests.simulation.promises import EPSILON_S, TURNS_TO_LEARN, ends_all, ends_asking, retries, settings_of, tied
 from tests.simulation.provider import Call
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def _check_circuit(world: World, call: Call) -> None:
         world.violated(f"{call.trace} asked {call.target} while its circuit was open")
     if state == "half_open":
         world.probes[call.target] += 1
+        world.probing[call.target, len(world.moved[call.target])] = call
         if world.probes[call.target] > 1:
             world.violated(f"{call.trace} sent probe {world.probes[call.target]} to {call.target}")
 
@@ -82,18 +84,28 @@ def _check_wait(world: World, call: Call, wait_s: float, asked_s: float, times: 
 def _had_another(world: World, call: Call) -> bool:
     """Whether a target was free all the time when this call failed, and has not been asked."""
     caller = world.visitors[call.trace]
-    asked = {other.target for other in world.of(call.trace)}
+    calls, ended_s = world.of(call.trace), call.ended_s or 0.0
+    asked = {other.target for other in calls}
     need = call.request.continues
     alone = not caller.visit.wishes.failover or call.ended_s is None
-    return not alone and bool(free_target(world, caller, asked, call.ended_s or 0.0, continues=need))
+    alone = alone or any(ends_asking(other) and (other.ended_s or 0.0) <= ended_s for other in calls)
+    return not alone and bool(free_target(world, caller, asked, ended_s, continues=need))
 
 
 def _check_errors_before(world: World, call: Call) -> None:
-    """What is the same everywhere is asked nowhere else; a hedge may begin at the very moment of the failure."""
-    for other in world.of(call.trace):
+    """What is the same everywhere is asked nowhere else; a hedge may begin at the very moment of the failure, and who
+    was at a bad request already may ask its target again."""
+    calls = world.of(call.trace)
+    for other in calls:
         hedged = call.task is not other.task and call.started_turn - other.ended_turn <= TURNS_TO_LEARN
-        if ends_all(other) and not hedged and not tied(other, world.of(call.trace)):
+        again = not ends_all(other) and call.task is not other.task and _was_at_it(call, other, calls)
+        if ends_asking(other) and not (hedged or again or tied(other, calls)):
             world.violated(f"{call.trace} asked {call.target} after {other.failure!r}")
+
+
+def _was_at_it(call: Call, other: Call, calls: Sequence[Call]) -> bool:
+    """Whether the same run had asked the same target before the `other` call failed."""
+    return any(c.task is call.task and c.target == call.target and c.asked_at < other.ended_at for c in calls)
 
 
 def _check_target(world: World, call: Call) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from math import inf
 
-from tests.simulation.promises import EPSILON_S, ends_all, is_sick, settings_of, tied, tied_answers
+from tests.simulation.promises import EPSILON_S, ends_asking, is_sick, settings_of, tied, tied_answers
 from tests.simulation.provider import Call
 from tests.simulation.racing import raced, was_late
 from tests.simulation.scripts import Bug
@@ -19,35 +20,78 @@ def circuit_problems(world: World) -> Iterable[str]:
     for target in sorted({call.target for call in world.calls}):
         calls = [call for call in world.calls if call.target == target]
         threshold = settings_of(world, target[0]).breaker.threshold
-        for from_s, to_s, then in _closed(world, target):
-            since_s = max(
-                [from_s, *(success_s for success_s in _successes_s(world, calls, from_s) if success_s < to_s)]
-            )
-            if then == "open" and sum(_may_count(world, call, from_s, since_s, to_s) for call in calls) < threshold:
-                yield f"the circuit of {target} opened at {to_s} with less than {threshold} failures in a row"
-            yield from _stayed_closed(world, calls, threshold, from_s, to_s)
+        for period in _periods(world, target):
+            if period.state == "half_open":
+                yield from _closed_late(world, period)
+            elif period.state == "closed":
+                yield from _opened_soon(world, calls, threshold, period)
+                yield from _stayed_closed(world, calls, threshold, period)
 
 
-def _successes_s(world: World, calls: Sequence[Call], from_s: float) -> Iterable[float]:
-    """When whole answers were taken, to calls that began after `from_s`."""
+@dataclass(frozen=True, slots=True)
+class Period:
+    """In which a circuit was in one state, and what it was then; the `probe` is that of the half open circuit, or the
+    one that has closed it."""
+
+    state: str
+    from_s: float
+    to_s: float
+    then: str
+    probe: Call | None
+
+    @property
+    def on_probation(self) -> bool:
+        """Whether it was closed by the beginning of an answer, so that the next failure opens it."""
+        return self.state == "closed" and self.probe is not None and bool(self.probe.request.stream)
+
+    def has(self, call: Call, *, slack_s: float = 0.0) -> bool:
+        """Whether what becomes of the call counts; of two that are at the same moment, that cannot be told."""
+        return call is self.probe or call.started_s > self.from_s - slack_s
+
+
+def _periods(world: World, target: Key) -> Iterable[Period]:
+    history = [(-inf, "closed"), *world.moved.get(target, ()), (inf, "")]
+    for number, ((from_s, state), (to_s, then)) in enumerate(pairwise(history)):
+        probe = world.probing.get((target, number - (state == "closed")))
+        yield Period(state, from_s, to_s, then, probe)
+
+
+def _closed_late(world: World, period: Period) -> Iterable[str]:
+    """The first content of the probe's stream closes the circuit."""
+    call = period.probe
+    if call is None or call.answered_s is None or not call.request.stream:
+        return
+    caller, beside = world.visitors[call.trace], raced(call, world.of(call.trace))
+    left = caller.left_s is not None and caller.left_s <= call.answered_s
+    if not left and (period.to_s > call.answered_s or (period.then != "closed" and not beside)):
+        then = f"{period.then} at {period.to_s}"
+        yield f"the circuit of {call.target} was {then}, and its probe had answered at {call.answered_s}"
+
+
+def _opened_soon(world: World, calls: Sequence[Call], threshold: int, period: Period) -> Iterable[str]:
+    """It opens after `threshold` failures in a row, or after one until the whole answer that ends a probation."""
+    if period.then != "open":
+        return
+    successes_s = [success_s for success_s in _successes_s(world, calls, period) if success_s < period.to_s]
+    least = 1 if period.on_probation and not successes_s else threshold
+    since_s = max([period.from_s, *successes_s])
+    if sum(_may_count(world, call, period, since_s) for call in calls) < least:
+        yield f"the circuit of {calls[0].target} opened at {period.to_s} with less than {least} failures in a row"
+
+
+def _successes_s(world: World, calls: Sequence[Call], period: Period) -> Iterable[float]:
+    """When whole answers were taken that count."""
     for call in calls:
         taken = world.visitors[call.trace].outcomes == ["whole"] and not tied_answers(call, world.of(call.trace))
-        if call.whole and taken and call.started_s > from_s:
+        if call.whole and taken and period.has(call):
             yield call.over_s
 
 
-def _closed(world: World, target: Key) -> Iterable[tuple[float, float, str]]:
-    """From when to when the circuit was closed, and what it was then."""
-    history = [(-inf, "closed"), *world.moved.get(target, ()), (inf, "")]
-    for (from_s, state), (to_s, then) in pairwise(history):
-        if state == "closed":
-            yield from_s, to_s, then
-
-
-def _may_count(world: World, call: Call, from_s: float, since_s: float, to_s: float) -> bool:
-    """Whether the call began after `from_s`, and may have spoken against its target's health since then."""
+def _may_count(world: World, call: Call, period: Period, since_s: float) -> bool:
+    """Whether the call may have spoken against its target's health since then."""
     end_s = inf if call.ended_s is None else call.ended_s
-    if call.started_s < from_s - EPSILON_S or end_s < since_s - EPSILON_S or call.over_s > to_s + EPSILON_S:
+    counts = period.has(call, slack_s=2 * EPSILON_S)
+    if not counts or end_s < since_s - EPSILON_S or call.over_s > period.to_s + EPSILON_S:
         return False
     if call.closing_s is None:
         calls = world.of(call.trace)
@@ -57,11 +101,15 @@ def _may_count(world: World, call: Call, from_s: float, since_s: float, to_s: fl
     return not call.whole and (not left or at_limit(world, caller, call))
 
 
-def _stayed_closed(world: World, calls: Sequence[Call], threshold: int, from_s: float, to_s: float) -> Iterable[str]:
-    """While it is closed, `threshold` plain failures never come in a row, without a whole answer between them."""
-    there = [failed_s for call in calls if call.started_s > from_s and (failed_s := _failed_s(world, call)) < to_s]
+def _stayed_closed(world: World, calls: Sequence[Call], threshold: int, period: Period) -> Iterable[str]:
+    """While it is closed, `threshold` plain failures never come in a row, without a whole answer between them; nor one
+    after a probe's beginning, without a whole answer since."""
+    failures_s = sorted(_failed_s(world, call) for call in calls if period.has(call))
+    failures_s = [failed_s for failed_s in failures_s if failed_s < period.to_s]
     whole_s = [call.over_s for call in calls if call.whole]
-    failures_s = sorted(there)
+    if period.on_probation and failures_s and not any(period.from_s <= end_s <= failures_s[0] for end_s in whole_s):
+        yield f"the circuit of {calls[0].target} was closed after a failure on probation at {failures_s[0]}"
+        return
     for first_s, last_s in zip(failures_s, failures_s[threshold - 1 :], strict=False):
         if not any(first_s <= other_s <= last_s for other_s in whole_s):
             yield f"the circuit of {calls[0].target} was closed after {threshold} failures from {first_s} to {last_s}"
@@ -87,5 +135,5 @@ def _failed_s(world: World, call: Call) -> float:
 
 def _is_over(call: Call, by_s: float) -> bool:
     """Whether this call had decided the request."""
-    decisive_s = call.ended_s if ends_all(call) or isinstance(call.failure, Bug) else call.answered_s
+    decisive_s = call.ended_s if ends_asking(call) or isinstance(call.failure, Bug) else call.answered_s
     return decisive_s is not None and decisive_s <= by_s

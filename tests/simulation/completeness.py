@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from shared.errors import EchoBrainError, Overloaded
 from tests.simulation.availability import free, free_target, targets
 from tests.simulation.caller import Caller
-from tests.simulation.promises import EPSILON_S, ends_all, retries, settings_of
+from tests.simulation.promises import EPSILON_S, ends_asking, retries, settings_of
 from tests.simulation.provider import Call
 from tests.simulation.racing import raced
 from tests.simulation.scripts import Bug
@@ -23,7 +23,7 @@ def unasked(world: World, caller: Caller, calls: Sequence[Call]) -> Iterable[str
     if not calls:
         yield from _refused(world, caller)
         return
-    ended = any(isinstance(call.failure, Bug) or ends_all(call) for call in calls)
+    ended = any(isinstance(call.failure, Bug) or ends_asking(call) for call in calls)
     over = caller.answered_s is None or caller.answered_s >= _end_s(world, caller, calls) - EPSILON_S
     if ended or over:
         return

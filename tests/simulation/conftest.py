@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
 
 import pytest
 
 
 @pytest.fixture(scope="package", autouse=True)
-def _small_heap() -> Iterator[None]:
+def _small_heap() -> None:
     """Every schedule ends with a full collection: it looks only at what the schedules have made."""
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()

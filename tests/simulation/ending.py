@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from shared.errors import ModelNotFound, Overloaded, UpstreamTimeout
+from shared.errors import ContentFilter, ModelNotFound, Overloaded, UpstreamTimeout
 from tests.simulation.caller import Caller
 from tests.simulation.circuits import circuit_problems
 from tests.simulation.completeness import unasked
 from tests.simulation.naming import naming_problems
 from tests.simulation.pieces import piece_problems
-from tests.simulation.promises import ends_all, tied
+from tests.simulation.promises import ends_all, ends_asking, tied
 from tests.simulation.provider import Call, request_id
 from tests.simulation.racing import race_problems
 from tests.simulation.schedule import UNKNOWN, drawn
@@ -90,16 +90,23 @@ def _failed(caller: Caller, calls: Sequence[Call]) -> Iterable[str]:
 
 
 def _ended_by_what_ends_all(caller: Caller, calls: Sequence[Call]) -> Iterable[str]:
-    """A failure that would be the same everywhere ends the request at once, and is what the caller is told."""
+    """A failure that would be the same everywhere ends the request, and is what the caller is told: at once, but for a
+    bad request that others are at already, and may answer."""
     for call in calls:
         error = call.failure
-        if not ends_all(call) or tied(call, calls):
+        if not ends_asking(call) or tied(call, calls):
             continue
         if caller.left_s is not None and caller.left_s <= (call.ended_s or 0.0):
             continue
         if any(isinstance(other.error, Bug) and other.ended_s == call.ended_s for other in calls):
             continue
-        if caller.outcomes != ["error"] or (caller.answered_s or 0.0) > (call.ended_s or 0.0):
+        at_once = ends_all(call) or all(other.task is call.task for other in calls)
+        if at_once and (caller.outcomes != ["error"] or (caller.answered_s or 0.0) > (call.ended_s or 0.0)):
             yield f"did not end with {error!r} of {call.name}, but {caller.outcomes}"
-        elif not caller.shown and type(caller.error) is not type(error):
+        elif caller.outcomes == ["error"] and not caller.shown and type(caller.error) not in _told(call, calls):
             yield f"was told {caller.error!r} instead of {error!r}"
+
+
+def _told(call: Call, calls: Sequence[Call]) -> Sequence[type[BaseException | None]]:
+    """What the caller may be told when this call failed: a refusal of the content counts for more."""
+    return [type(call.failure)] + [ContentFilter] * any(ends_all(other) for other in calls)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from shared.errors import BadRequest, EchoBrainError, NotReady, Retry
 from tests.simulation.caller import Caller
-from tests.simulation.promises import ends_all, tied, tied_answers
+from tests.simulation.promises import ends_asking, tied, tied_answers
 from tests.simulation.provider import Call
 from tests.simulation.racing import was_late
 from tests.simulation.world import World
@@ -39,7 +39,7 @@ def _is_given_up(caller: Caller, call: Call, calls: Sequence[Call]) -> bool:
     """It failed of its own, was not to be asked again, and is not merely the one that refused the request."""
     error = call.failure
     begun = caller.visit.request.stream and bool(call.said)
-    if not isinstance(error, EchoBrainError) or tied(call, calls) or (ends_all(call) and not begun):
+    if not isinstance(error, EchoBrainError) or tied(call, calls) or (ends_asking(call) and not begun):
         return False
     if error.retry is not Retry.ELSEWHERE and not begun:  # it may be waited for while another answers
         alone = all(other.target == call.target for other in calls)

@@ -22,10 +22,14 @@ SICK: Final = (*ONCE_MORE, *ONCE_MORE_IF_ALONE, errors.UpstreamBusy, errors.Upst
 
 
 def ends_all(call: Call) -> bool:
-    """Whether any other target would have failed the same; a text to go on with may be refused by this one alone."""
-    return isinstance(call.failure, errors.ContentFilter) or (
-        type(call.failure) is errors.BadRequest and not call.request.continues
-    )
+    """Whether the request is taken to no other target, and those that are at it are left."""
+    return isinstance(call.failure, errors.ContentFilter)
+
+
+def ends_asking(call: Call) -> bool:
+    """Whether no further target is asked; those that are at a bad request already may yet find it good. A text to go
+    on with may be refused by this one alone."""
+    return ends_all(call) or (type(call.failure) is errors.BadRequest and not call.request.continues)
 
 
 def is_sick(error: BaseException | None) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from shared.errors import BadRequest
 from shared.settings import Limits
 from tests.simulation.availability import targets
 from tests.simulation.caller import Caller
@@ -49,7 +50,8 @@ def _left_early(world: World, caller: Caller, call: Call, calls: Sequence[Call])
     left_s = call.closing_s
     if left_s is None or call.whole or (caller.left_s is not None and caller.left_s <= left_s):
         return
-    answers_s = [caller.answered_s, *(other.answered_s for other in calls if other is not call)]
+    answered_s = None if type(caller.error) is BadRequest else caller.answered_s  # nobody is left for that
+    answers_s = [answered_s, *(other.answered_s for other in calls if other is not call)]
     lost = any(at_s is not None and abs(left_s - at_s) < EPSILON_S for at_s in answers_s)
     if not lost and not at_limit(world, caller, call):
         yield f"left {call.name} after {left_s - call.started_s:.3f} s for no reason"

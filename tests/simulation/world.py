@@ -48,6 +48,7 @@ class World:
     circuits: dict[Key, str] = field(default_factory=dict)
     moved: dict[Key, list[tuple[float, str]]] = field(default_factory=dict)  # when each circuit came to which state
     probes: dict[Key, int] = field(default_factory=dict)  # since the circuit is half open
+    probing: dict[tuple[Key, int], Call] = field(default_factory=dict)  # after how many moves of the circuit
     admitted: int = 0
     repeats: int = 0  # retries and hedges that were made
     spent: int = 0  # and those that were decided

@@ -246,3 +246,11 @@ def test_a_trailing_assistant_message_of_the_callers_is_made_longer() -> None:
         {"role": "assistant", "content": parts},
         {"role": "assistant", "content": "B"},
     ]
+
+
+def test_the_id_is_that_of_the_first_chunk_that_has_one() -> None:
+    """Azure begins with a chunk about filters, whose id is empty."""
+    of = Shown()
+    of.take(merged(read(sse({**event(), "id": "", "created": 0}), sse(event("Hi", of="a")))))
+    (_, chunk) = read(sse(event("!", of="b")), of="b")
+    assert b'"id":"id-a"' in Joint(of).join(chunk).data

@@ -14,6 +14,7 @@ from shared.errors import (
     BadRequest,
     BrokenAnswer,
     ConnectionFailed,
+    ContentFilter,
     EchoBrainError,
     QuotaExceeded,
     RateLimited,
@@ -126,11 +127,28 @@ async def test_while_one_is_late_another_ones_failure_is_not_the_end() -> None:
 
 
 @virtually
-async def test_a_refusal_of_the_request_ends_the_late_one_too() -> None:
-    """It would be refused there as well; the late target is not charged."""
-    slow, strict = silent("a", [NEVER]), silent("b", [1.0, BadRequest()])
-    of = course(slow, strict)
+async def test_a_refusal_of_the_request_leaves_the_late_one_its_time() -> None:
+    """Another target may not know the model that the late one is answering with; nobody else is asked."""
+    slow, strict, third = silent("a", [20.0, answer("a")]), silent("b", [1.0, BadRequest()]), silent("c")
+    of = course(slow, strict, third)
+    assert (await of.run(ask, drop)).body == b"a"
+    assert (order_of(third), slow.breaker.state, idle(slow, strict)) == ("", "closed", True)
+
+
+@virtually
+async def test_a_refusal_of_the_request_is_told_where_nobody_answers() -> None:
+    """It tells the caller more than the late one's time-out."""
+    of = course(silent("a", [NEVER]), silent("b", [1.0, BadRequest()]))
     with pytest.raises(BadRequest):
+        await of.run(ask, drop)
+
+
+@virtually
+async def test_refused_content_is_refused_at_once() -> None:
+    """It is not taken to another, not even to one that has been asked already; the late one is not charged."""
+    slow, strict = silent("a", [NEVER]), silent("b", [1.0, ContentFilter()])
+    of = course(slow, strict)
+    with pytest.raises(ContentFilter):
         await of.run(ask, drop)
     await asyncio.sleep(0)
     assert (of.exchange.failed_providers, slow.breaker.state, idle(slow, strict)) == ([], "closed", True)

@@ -80,6 +80,19 @@ async def test_what_has_no_room_is_refused_at_once(limits: dict[str, int]) -> No
     await in_every_way(WAYS, play)
 
 
+async def test_of_those_that_come_together_the_rest_is_refused() -> None:
+    """Also where all are admitted before the first has taken its place: plainly, with a status, in every dialect."""
+
+    async def play(way: Way) -> None:
+        async with standing(way, keys=QUICK) as stand, stand.serving({}, load_shedding={"max_in_flight": 1}):
+            seen = await asyncio.gather(*(stand.ask("fault:slow-first:0.2") for _ in range(8)))
+            refused = [one for one in seen if one.status != 200]
+            _shed(*refused)
+            assert sum(stand.counts()) == len(seen) - len(refused) < len(seen)
+
+    await in_every_way(WAYS, play)
+
+
 async def test_room_is_given_back_after_every_end() -> None:
     """Whole, refused, broken, timed out: with room for one, each next request is admitted."""
     faults = ("hi", "fault:status:500", "fault:status:400", "fault:reset", "fault:cut:2", "fault:silent", "fault:html")

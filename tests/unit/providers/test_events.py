@@ -363,3 +363,17 @@ def test_an_event_may_be_large_but_not_without_end() -> None:
     assert read([*pieces, event(finish()), DONE]).payload == large + event(finish())
     endless = (b"x" * piece for _ in range(11))
     assert read([b"data: ", *endless]).failure is BrokenAnswer
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        b'data: {"object":"error","message":"secret","type":"InternalServerError","code":500}\n\n',
+        b'event: error\ndata: {"message":"secret"}\n\n',
+    ],
+)
+def test_what_is_no_chunk_is_not_passed_on(form: bytes) -> None:
+    """An error in a vendor's own form says things that are not for callers; without an end the answer is broken."""
+    outcome = read([event(says("hi")), form])
+    assert (outcome.payload, outcome.failure) == (event(says("hi")), BrokenAnswer)
+    assert read([event(says("hi")), form, event(finish()), DONE]).payload == event(says("hi")) + event(finish())

@@ -211,6 +211,8 @@ def test_a_huge_reason_is_cleaned_in_one_go(message: str) -> None:
         ({"retry-after": "0"}, 0.0),
         ({"retry-after-ms": "250", "retry-after": "7"}, 0.25),
         ({"retry-after-ms": "soon", "retry-after": "7"}, 7.0),
+        ({"retry-after": "2, 9"}, 9.0),
+        ({"retry-after": "12345678901234"}, 12345678901234.0),
         ({"retry-after": "-1"}, None),
         ({"retry-after": "nan"}, None),
         ({"retry-after": "inf"}, None),

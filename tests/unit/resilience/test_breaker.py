@@ -240,3 +240,35 @@ def _get_well(watched: Watched, under_way: list[int], now_s: float) -> None:
     assert watched.state() == "closed"
     assert all(before != after for before, after in watched.told)
     assert all(one[1] == other[0] for one, other in zip(watched.told, watched.told[1:], strict=False))
+
+
+def test_the_probes_first_content_closes_it_on_probation() -> None:
+    """A long answer must not keep all others away; but its own failure, the next one in a row, opens it again."""
+    watched = Watched()
+    watched.open(0.0)
+    turn = watched.breaker.promise(watched.breaker.enter())
+    assert watched.state() == "closed"
+    watched.breaker.settle(turn, Outcome.NOTHING, 35.0)
+    assert watched.state() == "closed"
+    watched.call(Outcome.FAILURE, 36.0)
+    assert watched.state() == "open"
+
+
+def test_a_whole_answer_ends_the_probation() -> None:
+    """From then on it takes as many failures as at first."""
+    watched = Watched()
+    watched.open(0.0)
+    watched.breaker.settle(watched.breaker.promise(watched.breaker.enter()), Outcome.SUCCESS, 35.0)
+    watched.call(Outcome.FAILURE, 36.0)
+    assert watched.state() == "closed"
+
+
+def test_the_first_content_of_other_calls_moves_nothing() -> None:
+    """Neither while the circuit is closed, nor when a call of an earlier turn begins to answer."""
+    watched = Watched()
+    early = watched.breaker.enter()
+    assert watched.breaker.promise(early) == early
+    watched.open(0.0)
+    probe = watched.breaker.enter()
+    assert watched.breaker.promise(early) == early
+    assert (watched.state(), probe > early) == ("half_open", True)

@@ -129,7 +129,7 @@ async def test_two_results_at_the_same_moment_are_one_and_one_discarded() -> Non
     assert sorted([won, *runs.discarded]) == ["a", "b"]
 
 
-@pytest.mark.parametrize("end", ["quick", BadRequest()])
+@pytest.mark.parametrize("end", ["quick", ContentFilter()])
 @virtually
 async def test_a_result_in_spite_of_the_cancellation_is_discarded(end: str | BaseException) -> None:
     """A run may be done the moment it is cancelled, whether another has won or all is over."""
@@ -176,10 +176,18 @@ async def test_a_failure_waits_for_the_others(
     assert now_s() - began_s == after_s
 
 
-@pytest.mark.parametrize("error", [BadRequest(), ContentFilter(), ZeroDivisionError()])
+@virtually
+async def test_what_one_finds_wrong_another_may_answer() -> None:
+    """One target may lack the model that the other is answering with; if that fails too, the refusal is told."""
+    assert await Runs([(4.0, "a"), (1.0, BadRequest())]).race(2.0) == "a"
+    with pytest.raises(BadRequest):
+        await Runs([(4.0, UpstreamError()), (1.0, BadRequest())]).race(2.0)
+
+
+@pytest.mark.parametrize("error", [ContentFilter(), ZeroDivisionError()])
 @virtually
 async def test_what_is_the_same_everywhere_ends_all(error: BaseException) -> None:
-    """A refusal of the request, or a bug: the others are cancelled at once."""
+    """A refusal of the content, or a bug: the others are cancelled at once."""
     runs, began_s = Runs([(NEVER, "a"), (1.0, error)]), now_s()
     with pytest.raises(type(error)):
         await runs.race(2.0)

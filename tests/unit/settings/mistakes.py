@@ -8,8 +8,12 @@ from tests.unit.settings.configs import KEY, mock, provider, routes, target
 SECONDS = "must be a number of seconds greater than 0, at most 3600"
 PROVIDERS: list[tuple[str, str]] = [
     ("routes: {}", "has no providers; write at least one"),
-    ("providers:", "line 1: providers: has no value"),
+    ("providers:", "has no providers; write at least one"),
     ("providers: {}", "line 1: providers: must not be empty"),
+    (
+        "providers: {a: {type: vllm}}\nroutes: {fast: {targets: [{provider: a}]}}",
+        "routes.fast.targets[0]: has no model, and the provider a has none of its own; write model: NAME",
+    ),
     (
         "providers: [{name: a, type: stub}]",
         "line 1: providers: must be a mapping of names to what they",

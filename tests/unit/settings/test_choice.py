@@ -119,3 +119,19 @@ def test_yaml_is_loaded_only_where_there_is_a_file(config: str) -> None:
         "assert 'yaml' in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+
+
+def test_openai_of_the_environment_serves_where_the_file_is_broken(tmp_path: Path) -> None:
+    """The rollback at night works with a broken file, too, where the environment has a key."""
+    path = tmp_path / "config.yaml"
+    path.write_text("providers: [")
+    chosen = only(ECHO_BRAIN_CONFIG=str(path), ECHO_BRAIN_PROVIDER="openai", OPENAI_API_KEY=KEY)
+    assert (chosen.name, chosen.api_key) == ("openai", KEY)
+    with pytest.raises(SettingsError, match=r"^ECHO_BRAIN_CONFIG: "):
+        read(ECHO_BRAIN_CONFIG=str(path), ECHO_BRAIN_PROVIDER="openai")
+
+
+def test_those_set_aside_are_remembered(config: str) -> None:
+    """Callers that ask for one of them by X-Provider go where all others go."""
+    serving = read(ECHO_BRAIN_CONFIG=config, ECHO_BRAIN_PROVIDER="local").serving
+    assert serving.set_aside == {"cloud"}

@@ -35,6 +35,8 @@ UNREADABLE: list[tuple[str | bytes, str]] = [
     ("providers:\n  a: 'x\n", "line 3, column 1: found unexpected end of stream (YAML syntax)"),
     ("providers: @a", "line 1, column 12: "),
     ("providers: %a", "line 1, column 12: "),
+    ("routes: {x: {targets: [{model: *}]}}", 'put the * in quotes: "*" (YAML syntax)'),
+    ("routes:\n  *:\n    targets: []", 'put the * in quotes: "*" (YAML syntax)'),
     ("providers: *nowhere", "line 1, column 12: found undefined alias (YAML syntax)"),
     (f"{GOOD}---\n{GOOD}", "line 3, column 1: but found another document (YAML syntax)"),
     ("a: 1\n\x07b: 2", "line 2: has a character that YAML does not allow"),
