@@ -112,6 +112,7 @@ class BreakingUpstream:
             handler.cancel()
         await asyncio.gather(*self._handlers, return_exceptions=True)
         await server.wait_closed()
+        await asyncio.sleep(0)  # the transports close in the loop's next turn
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         handler = asyncio.current_task()
@@ -126,8 +127,12 @@ class BreakingUpstream:
             assert isinstance(reader, WatchedReader)
             reader.on_gone = lambda: None
             writer.close()
-            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+            try:
                 await writer.wait_closed()
+            except ConnectionError:
+                pass
+            except asyncio.CancelledError:  # the server stops: what nobody reads any more is not waited for
+                writer.transport.abort()
             self._handlers.discard(handler)
 
     async def _converse(
